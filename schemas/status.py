@@ -1,0 +1,50 @@
+"""The closed sets of words that rows are marked with."""
+
+from enum import StrEnum
+
+
+class CaptionStatus(StrEnum):
+    """What became of one caption; each row has exactly one."""
+
+    OK = "ok"
+    TRIMMED = "trimmed"  # the open last sentence was cut off; at least half of the text stayed
+    TRUNCATED = "truncated"  # ended by the token limit, and could not be trimmed
+    REPETITION = "repetition"
+    REFUSAL = "refusal"
+    LEAK = "leak"  # parts of the prompt or of the chat template in the answer
+    EMPTY = "empty"
+    NON_ENGLISH = "non_english"
+    TOO_SHORT = "too_short"
+    DUPLICATE_TEXT = "duplicate_text"
+    ENGINE_ERROR = "engine_error"
+
+
+USABLE_STATUSES = frozenset({CaptionStatus.OK, CaptionStatus.TRIMMED})
+
+
+class RejectReason(StrEnum):
+    """Why a row was refused. The code is stable; the detail beside it is for people."""
+
+    # grouping of tar members into samples
+    DUPLICATE_KEY = "duplicate_key"
+    INTERLEAVED_KEY = "interleaved_key"
+    DOTTED_KEY = "dotted_key"
+    BAD_KEY = "bad_key"
+    TRUNCATED_MEMBER = "truncated_member"
+    NO_IMAGE = "no_image"
+    SEVERAL_IMAGES = "several_images"
+    # what the adapter found in the sample's other members
+    BAD_METADATA = "bad_metadata"
+    # decoding
+    EMPTY_FILE = "empty_file"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    CORRUPT = "corrupt"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_SMALL = "too_small"
+    ASPECT_RATIO = "aspect_ratio"
+    # features
+    NON_FINITE = "non_finite"
+    UNUSABLE_CAPTION = "unusable_caption"
+    NO_CAPTION = "no_caption"
+    CRASHED = "crashed"

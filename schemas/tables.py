@@ -1,0 +1,128 @@
+"""Every table that latentmill writes. Sizes are height × width; `shard` and `key` together name a sample."""
+
+from typing import Final
+
+import pyarrow as pa
+
+from schemas.table import Column, TableSchema
+
+_KEY: Final = Column("key", pa.string(), "sample key: the tar member's path without extension, folders kept")
+_SHARD: Final = Column("shard", pa.string(), "name of the source shard (file name without extension)")
+
+CAPTIONS: Final = TableSchema(
+    "captions",
+    1,
+    (
+        _KEY,
+        _SHARD,
+        Column("width", pa.int32(), "image width in pixels after EXIF orientation"),
+        Column("height", pa.int32(), "image height in pixels after EXIF orientation"),
+        Column("raw_caption", pa.string(), "what the source said; null if it said nothing", nullable=True),
+        Column("generated", pa.string(), "the engine's text, unaltered"),
+        Column("caption", pa.string(), "cleaned text; empty where nothing usable is left"),
+        Column("status", pa.string(), "exactly one of schemas.status.CaptionStatus"),
+        Column("flags", pa.list_(pa.string()), "rules that fired without deciding the status, sorted"),
+        Column("finish_reason", pa.string(), "stop | length | error"),
+        Column("n_prompt_tokens", pa.int32(), "prompt tokens, image tokens included, padding excluded"),
+        Column("n_tokens", pa.int32(), "generated tokens, the end token included"),
+        Column("n_t5_tokens", pa.int32(), "T5 tokens of caption, end token included; null without", nullable=True),
+        Column("mean_logprob", pa.float32(), "mean natural-log probability of the generated tokens", nullable=True),
+        Column("prompt_id", pa.string(), "digest of the prompt template and the image preparation"),
+        Column("rules_version", pa.int32(), "version of the caption rules that set caption, status and flags"),
+        Column("seed", pa.int64(), "seed of this row's sampling; -1 under greedy decoding"),
+    ),
+)
+
+REJECTS: Final = TableSchema(
+    "rejects",
+    1,
+    (
+        _KEY,
+        _SHARD,
+        Column("stage", pa.string(), "the stage that refused the row"),
+        Column("reason", pa.string(), "reason code, see schemas.status.RejectReason"),
+        Column("detail", pa.string(), "one line for a person"),
+    ),
+)
+
+NOUNS: Final = TableSchema(
+    "nouns",
+    1,
+    (
+        Column("column", pa.string(), "the caption column that was counted, such as raw_caption or caption"),
+        Column("noun", pa.string(), "the noun, normalised as dataset.json says"),
+        Column("tf_noun", pa.int64(), "occurrences tagged NOUN"),
+        Column("tf_propn", pa.int64(), "occurrences tagged PROPN"),
+        Column("df_noun", pa.int64(), "captions in which it occurs as NOUN"),
+        Column("df_propn", pa.int64(), "captions in which it occurs as PROPN"),
+        Column("df", pa.int64(), "captions in which it occurs as either"),
+    ),
+)
+
+NOUN_TOTALS: Final = TableSchema(
+    "noun_totals",
+    1,
+    (
+        Column("column", pa.string(), "the caption column that was counted"),
+        Column("captions", pa.int64(), "captions counted: present and not empty"),
+        Column("empty", pa.int64(), "rows whose caption was null or empty, left out of every count"),
+        Column("tokens", pa.int64(), "tokens in the counted captions"),
+        Column("nouns", pa.int64(), "tokens tagged NOUN"),
+        Column("propns", pa.int64(), "tokens tagged PROPN"),
+    ),
+)
+
+_FEATURE_INDEX: Final = (
+    _KEY,
+    _SHARD,
+    Column("offset", pa.int64(), "byte offset of the .npy member's content in the tar"),
+    Column("bytes", pa.int64(), "length of the .npy member's content"),
+    Column("xxh64", pa.uint64(), "xxh64 of those bytes"),
+)
+
+LATENTS_INDEX: Final = TableSchema(
+    "latents",
+    1,
+    (
+        *_FEATURE_INDEX,
+        Column("bucket", pa.string(), "aspect bucket, HEIGHTxWIDTH in pixels, such as 256x256"),
+        Column("height_px", pa.int32(), "height of the encoded picture in pixels"),
+        Column("width_px", pa.int32(), "width of the encoded picture in pixels"),
+        Column("original_height", pa.int32(), "height of the source picture in pixels after EXIF orientation"),
+        Column("original_width", pa.int32(), "width of the source picture in pixels after EXIF orientation"),
+        Column("resized_height", pa.int32(), "height after the resize that covers the bucket, before the crop"),
+        Column("resized_width", pa.int32(), "width after the resize that covers the bucket, before the crop"),
+        Column("crop_top", pa.int32(), "top edge of the crop in the resized picture, pixels"),
+        Column("crop_left", pa.int32(), "left edge of the crop in the resized picture, pixels"),
+        Column("flipped", pa.bool_(), "whether the picture was mirrored left to right before encoding"),
+        Column("label", pa.int32(), "class index of the source; null where it has none", nullable=True),
+    ),
+)
+"""The member is `KEY.latent.npy`, float16 [2, C, h, w]: posterior mean and standard deviation, not scaled."""
+
+TEXT_INDEX: Final = TableSchema(
+    "text",
+    1,
+    (
+        *_FEATURE_INDEX,
+        Column("tokens", pa.int32(), "true length N of the embedding, the end token included"),
+        Column("truncated", pa.bool_(), "whether the caption had more tokens than the limit"),
+        Column("caption_xxh64", pa.uint64(), "xxh64 of the caption's UTF-8 bytes"),
+    ),
+)
+"""The member is `KEY.text.npy`, float16 [N, D]: T5 encoder output of the true tokens, no padding."""
+
+SHARD_INDEX: Final = TableSchema(
+    "shard_index",
+    1,
+    (
+        _KEY,
+        Column("status", pa.string(), "ok, or the schemas.status.RejectReason for which the sample cannot be read"),
+        Column("detail", pa.string(), "one line for a person where status is not ok; else empty"),
+        Column("names", pa.list_(pa.string()), "member extensions in tar order, without the leading dot"),
+        Column("offsets", pa.list_(pa.int64()), "byte offset of each member's content"),
+        Column("sizes", pa.list_(pa.int64()), "length of each member's content in bytes"),
+    ),
+)
+
+ALL_TABLES: Final = (CAPTIONS, REJECTS, NOUNS, NOUN_TOTALS, LATENTS_INDEX, TEXT_INDEX, SHARD_INDEX)
