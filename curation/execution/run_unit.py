@@ -1,0 +1,63 @@
+"""Do one unit, in whichever process: process, check, publish, ledger entry. Both executors call this."""
+
+import platform
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from curation.execution.clock import PhaseClock
+from curation.execution.stage import Stage, Unit, Worker
+from curation.shards.target import Target
+from curation.shards.unit_writer import UnitWriter
+from schemas.dataset import LedgerEntry, RunFacts
+from schemas.errors import ExitCode, UserError
+
+_VERSIONED = ("latentmill", "torch", "transformers", "diffusers", "spacy", "ray", "pyarrow", "pillow", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitDone:
+    """A unit whose ledger entry is on disk."""
+
+    unit: Unit
+    entry: LedgerEntry
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFailed:
+    """A unit that raised or whose worker died. `fatal` (an exit code) ends the whole job: trying again cannot help."""
+
+    unit: Unit
+    reason: str
+    trace: str = ""
+    fatal: ExitCode | None = None
+
+
+def run_unit(
+    stage: Stage,
+    worker: Worker,
+    target: Target,
+    unit: Unit,
+    attempt: int,
+    watch: Callable[[UnitWriter], None] = lambda writer: None,
+) -> UnitDone | UnitFailed:
+    """Do `unit` and publish it. `watch` is handed the writer at the start, for progress."""
+    clock = PhaseClock()
+    try:
+        with UnitWriter(target, unit.planned, stage.spec.name) as writer:
+            watch(writer)
+            worker.process(unit, writer, clock)
+            facts = RunFacts(round(clock.seconds, 3), clock.phases(), attempt, socket.gethostname(), _versions())
+            return UnitDone(unit, writer.commit(stage.spec.fingerprint, unit.inputs, facts))
+    except UserError as error:
+        return UnitFailed(unit, str(error), fatal=error.exit_code)
+    except Exception as error:  # noqa: BLE001 - a unit may fail in any way; the failure is recorded and shown
+        return UnitFailed(unit, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _versions() -> dict[str, str]:
+    loaded = {name: version(name) for name in _VERSIONED if name in sys.modules or name == "latentmill"}
+    return {"python": platform.python_version(), **loaded}

@@ -1,0 +1,110 @@
+"""From tar members (or files of a folder) to samples: what belongs together, and what cannot be told.
+
+The key is the member's path up to the first dot of its base name, folders kept, a leading `./` dropped; the rest is the
+extension (webdataset's rule). Members of one key must be adjacent and their extensions distinct. A key for which that
+does not hold is refused as a whole, with the reason, so that no picture ever meets another picture's caption.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from curation.shards.tar_scan import Member
+from schemas.status import RejectReason
+
+ARCHIVE_FAULT_KEY = "(archive)"
+"""The key of the row that stands for members which a damaged archive lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a shard's index. `refused` is None if its members can be read."""
+
+    key: str
+    extensions: tuple[str, ...]
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    refused: RejectReason | None = None
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class _Open:
+    members: list[tuple[str, Member]] = field(default_factory=list)
+    runs: int = 1
+
+
+Split = Callable[[str], "tuple[str, str] | None"]
+
+
+def split_at_first_dot(name: str) -> tuple[str, str] | None:
+    """(key, extension) by webdataset's rule; None if there is no key or no extension."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, extension = base.partition(".")
+    return (folder + slash + stem, extension) if stem and dot and extension else None
+
+
+def split_at_last_dot(name: str) -> tuple[str, str] | None:
+    """(key, extension) for files of a folder, whose names often hold dots."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, extension = base.rpartition(".")
+    return (folder + slash + stem, extension) if stem and dot and extension else None
+
+
+def group_members(members: Iterable[Member], fault: str = "", split: Split = split_at_first_dot) -> list[Sample]:
+    """The samples of a shard in order of first appearance, one for every key.
+
+    `fault` (why members may be missing at the end) becomes a row of its own, so that it is counted as refused.
+    """
+    groups: dict[str, _Open] = {}
+    previous = ""
+    for member in members:
+        name = member.name
+        while name.startswith("./"):
+            name = name[2:].lstrip("/")
+        parts = split(name)
+        key, extension = parts if parts else (name, "")
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = _Open()
+        elif key != previous:
+            group.runs += 1
+        group.members.append((extension, member))
+        previous = key
+    samples = [_sample(key, group) for key, group in groups.items()]
+    if fault:
+        samples.append(Sample(ARCHIVE_FAULT_KEY, (), (), (), RejectReason.TRUNCATED_MEMBER, fault))
+    return samples
+
+
+def _sample(key: str, group: _Open) -> Sample:
+    extensions = tuple(extension for extension, _ in group.members)
+    refused, detail = _refusal(key, group, extensions)
+    return Sample(
+        key=_printable(key),
+        extensions=tuple(_printable(e) for e in extensions),
+        offsets=tuple(member.offset for _, member in group.members),
+        sizes=tuple(member.size for _, member in group.members),
+        refused=refused,
+        detail=detail,
+    )
+
+
+def _refusal(key: str, group: _Open, extensions: tuple[str, ...]) -> tuple[RejectReason | None, str]:
+    if "" in extensions:
+        return RejectReason.BAD_KEY, f"member {_printable(key)!r} has no name or no extension to tell what it is"
+    if key.startswith("/") or ".." in key.split("/") or key != _printable(key):
+        return RejectReason.BAD_KEY, f"member path {_printable(key)!r} is absolute, has '..' in it, or is not UTF-8"
+    twice = sorted({e for e in extensions if extensions.count(e) > 1})
+    if twice:
+        return RejectReason.DUPLICATE_KEY, f"{extensions.count(twice[0])} members with extension {twice[0]!r}"
+    if group.runs > 1:
+        return RejectReason.INTERLEAVED_KEY, f"members {', '.join(extensions)} are not adjacent; sort the tar by name"
+    short = [extension for extension, member in group.members if not member.whole]
+    if short:
+        return RejectReason.TRUNCATED_MEMBER, f"the archive ends inside the member {short[0]!r}"
+    return None, ""
+
+
+def _printable(text: str) -> str:
+    """`text` with bytes that are not UTF-8 shown as escapes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

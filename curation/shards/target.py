@@ -1,0 +1,166 @@
+"""The directory that a job writes: putting files in place whole, and taking away what a dead process left.
+
+On a local disk a file is written beside its place under a temporary name, flushed to the disk, and renamed. Elsewhere
+it is written to a local temporary file and uploaded in one request.
+"""
+
+import errno
+import os
+import posixpath
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import psutil
+
+from schemas.errors import StorageError
+
+_MARK = ".tmp-"
+_REFUSALS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than this process may write",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "no permission to write",
+    errno.EPERM: "no permission to write",
+    errno.EIO: "the disk reports an input/output error",
+}
+
+
+@contextmanager
+def storage_errors(where: str) -> Iterator[None]:
+    """Turn the disk's refusals into a `StorageError` that names the place; other errors pass through."""
+    try:
+        yield
+    except OSError as error:
+        what = _REFUSALS.get(error.errno or 0)
+        if what is None:
+            raise
+        raise StorageError(
+            f"{where}: {what}. Nothing half-written was published; make room or fix access, then run the same command."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A dataset directory as a place to write to. Cheap to build and to send to a worker."""
+
+    url: str
+
+    @property
+    def fs(self) -> Any:
+        """Its file system."""
+        return fsspec.core.url_to_fs(self.url)[0]
+
+    @property
+    def root(self) -> str:
+        """Its path within the file system."""
+        return str(fsspec.core.url_to_fs(self.url)[1])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on a local (or mounted) disk."""
+        protocol = self.fs.protocol
+        return "file" in (protocol if isinstance(protocol, tuple | list) else (protocol,))
+
+    def path(self, relative: str) -> str:
+        """The path of a file in it."""
+        return posixpath.join(self.root, relative)
+
+    def temporary(self, relative: str) -> str:
+        """A local path to write the content of `relative` to before `publish`."""
+        name = posixpath.basename(relative)
+        mark = f"{_MARK}{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+        if not self.is_local:
+            return os.path.join(tempfile.gettempdir(), f"latentmill-{name}{mark}")
+        folder = posixpath.dirname(self.path(relative))
+        with storage_errors(folder):
+            os.makedirs(folder, exist_ok=True)
+        return posixpath.join(folder, f".{name}{mark}")
+
+    def publish(self, temporary: str, relative: str) -> None:
+        """Put the finished file `temporary` (already flushed to the disk) in its place, whole or not at all."""
+        final = self.path(relative)
+        with storage_errors(final):
+            if self.is_local:
+                os.replace(temporary, final)
+                _sync_folder(posixpath.dirname(final))
+                return
+            self.fs.makedirs(posixpath.dirname(final), exist_ok=True)
+            self.fs.put_file(temporary, final)
+            os.remove(temporary)
+
+    def write_text(self, relative: str, text: str) -> None:
+        """Publish a small text file."""
+        self.write_bytes(relative, text.encode())
+
+    def write_bytes(self, relative: str, content: bytes) -> None:
+        """Publish a small file."""
+        temporary = self.temporary(relative)
+        try:
+            with storage_errors(self.path(relative)), open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            self.publish(temporary, relative)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+
+    def remove(self, relative: str) -> None:
+        """Remove a file if it is there."""
+        path = self.path(relative)
+        if self.is_local:
+            if os.path.exists(path):
+                os.remove(path)
+        elif self.fs.exists(path):
+            self.fs.rm_file(path)
+
+    def require_writable(self) -> None:
+        """Create the directory and write a byte into it; `StorageError` if that cannot be done."""
+        with storage_errors(self.url):
+            self.fs.makedirs(self.root, exist_ok=True)
+        if self.is_local and not os.path.isdir(self.root):
+            raise StorageError(f"{self.url}: not a directory. Name another --out.")
+        self.write_bytes(".writable", b"1")
+        self.remove(".writable")
+
+    def sweep(self) -> list[str]:
+        """Remove temporary files whose process is dead; their names. Files of other hosts are left to them."""
+        swept: list[str] = []
+        if not self.is_local or not os.path.isdir(self.root):
+            return swept
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                if _MARK in name and _is_orphan(name.rpartition(_MARK)[2]):
+                    os.remove(os.path.join(folder, name))
+                    swept.append(name)
+        return swept
+
+    def free_bytes(self) -> int | None:
+        """Free space on the disk, or None where that has no meaning."""
+        return shutil.disk_usage(self.root).free if self.is_local else None
+
+
+def _host() -> str:
+    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())
+
+
+def _is_orphan(mark: str) -> bool:
+    host, _, rest = mark.partition("-")
+    pid, _, _ = rest.partition("-")
+    return host == _host() and pid.isdigit() and not psutil.pid_exists(int(pid))
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,64 @@
+"""Shard arguments as people write them: paths, globs, brace ranges, fsspec URLs."""
+
+import posixpath
+from collections.abc import Sequence
+
+import fsspec
+from braceexpand import braceexpand
+
+from schemas.errors import UserError
+
+_GLOB_CHARACTERS = frozenset("*?[")
+
+
+def expand_shards(patterns: Sequence[str]) -> tuple[str, ...]:
+    """The shards that `patterns` name, sorted, each once.
+
+    A pattern is a path or fsspec URL with `{000..127}` ranges and `*?[]` globs. Raises `UserError` for a pattern that
+    matches nothing, a path that does not exist, and two shards of the same name (their outputs would collide).
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        try:
+            expanded = list(braceexpand(pattern))
+        except ValueError:
+            raise UserError(f"--shards {pattern}: unbalanced braces. Write ranges as name-{{000..127}}.tar.") from None
+        for item in expanded:
+            found.update(_glob(item) if _GLOB_CHARACTERS & set(item) else [_existing(item)])
+    shards = tuple(sorted(found, key=lambda url: (shard_name(url), url)))
+    _refuse_equal_names(shards)
+    return shards
+
+
+def shard_name(url: str) -> str:
+    """The name of a shard: its file or directory name without the `.tar` (or `.parquet`, ...) extension."""
+    base = posixpath.basename(url.rstrip("/"))
+    stem, dot, extension = base.rpartition(".")
+    return stem if dot and extension.lower() in {"tar", "parquet", "jsonl", "json", "txt", "gz"} and stem else base
+
+
+def _glob(pattern: str) -> list[str]:
+    fs, path = fsspec.core.url_to_fs(pattern)
+    matches = [str(fs.unstrip_protocol(p)) if "://" in pattern else str(p) for p in fs.glob(path)]
+    if not matches:
+        raise UserError(f"--shards {pattern}: matches nothing. Check the path, and quote the pattern in the shell.")
+    return matches
+
+
+def _existing(url: str) -> str:
+    fs, path = fsspec.core.url_to_fs(url)
+    if not fs.exists(path):
+        raise UserError(f"{url}: no such shard. Check the path or the range in the braces.")
+    return url if "://" in url else str(path)
+
+
+def _refuse_equal_names(shards: Sequence[str]) -> None:
+    by_name: dict[str, str] = {}
+    for url in shards:
+        name = shard_name(url)
+        if name in by_name:
+            raise UserError(
+                f"{by_name[name]} and {url}: two shards named {name}, their outputs would collide. "
+                f"Rename one, or give each its own --out."
+            )
+        by_name[name] = url
