@@ -1,0 +1,93 @@
+"""The transformer block of PixArt-α and its two attention layers, by the names of the official checkpoints."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.models.attention import cross_attention, self_attention
+from training.models.embeddings import Mlp
+
+_NORM_EPS = 1e-6
+
+
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm without affine of x [B, N, D], then times (1 + scale) plus shift, both [B, 1, D]."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=_NORM_EPS), 1 + scale)
+
+
+class SelfAttention(nn.Module):
+    """Every picture token attends to every picture token."""
+
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.proj = nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, D] to [B, N, D]."""
+        batch, tokens, hidden = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, hidden // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = self_attention(query, key, value).transpose(1, 2).reshape(batch, tokens, hidden)
+        out: Tensor = self.proj(attended)
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Every picture token attends to the text tokens of its own sample."""
+
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_linear = nn.Linear(hidden, hidden)
+        self.kv_linear = nn.Linear(hidden, 2 * hidden)
+        self.proj = nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor, text: Tensor, key_bias: Tensor) -> Tensor:
+        """x [B, N, D], text [B, L, D], key_bias [B, 1, 1, L] (`attention.padding_bias`) to [B, N, D]."""
+        batch, tokens, hidden = x.shape
+        head = hidden // self.heads
+        query = self.q_linear(x).view(batch, tokens, self.heads, head).transpose(1, 2)
+        kv = self.kv_linear(text).view(batch, text.shape[1], 2, self.heads, head)
+        key, value = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = cross_attention(query, key, value, key_bias).transpose(1, 2).reshape(batch, tokens, hidden)
+        out: Tensor = self.proj(attended)
+        return out
+
+
+class PixArtBlock(nn.Module):
+    """Self-attention and MLP under adaLN-single, with a plain cross-attention between (PixArt-α, section 2.3).
+
+    The modulation is the sum of a table of this block's own and of a projection of time that all blocks share.
+    Cross-attention has neither norm, modulation nor gate; its output layer starts at zero instead.
+    """
+
+    def __init__(self, hidden: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.attn = SelfAttention(hidden, heads)
+        self.cross_attn = CrossAttention(hidden, heads)
+        self.mlp = Mlp(hidden, int(hidden * mlp_ratio), hidden)
+        self.scale_shift_table = nn.Parameter(torch.empty(6, hidden))
+
+    def forward(self, x: Tensor, text: Tensor, key_bias: Tensor, modulation: Tensor) -> Tensor:
+        """x [B, N, D], text [B, L, D], key_bias [B, 1, 1, L], modulation [B, 6, D] to [B, N, D]."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).chunk(6, dim=1)
+        x = torch.addcmul(x, gate1, self.attn(modulated_norm(x, shift1, scale1)))
+        x = x + self.cross_attn(x, text, key_bias)
+        return torch.addcmul(x, gate2, self.mlp(modulated_norm(x, shift2, scale2)))
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and linear map of each token to the patch it stands for."""
+
+    def __init__(self, hidden: int, patch: int, out_channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden, patch * patch * out_channels)
+        self.scale_shift_table = nn.Parameter(torch.empty(2, hidden))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x [B, N, D] and the embedded time [B, D] to [B, N, patch * patch * out_channels]."""
+        shift, scale = (self.scale_shift_table + time[:, None]).chunk(2, dim=1)
+        patches: Tensor = self.linear(modulated_norm(x, shift, scale))
+        return patches

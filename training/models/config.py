@@ -1,0 +1,55 @@
+"""The size and the options of a PixArt model."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class PixArtConfig:
+    """What a PixArt is built from. Travels inside each weights file. Raises `UserError` for sizes that cannot be."""
+
+    depth: int = 28  # transformer blocks
+    hidden: int = 1152  # width D of the residual stream
+    heads: int = 16
+    patch: int = 2  # latent cells a side of a token
+    mlp_ratio: float = 4.0
+    in_channels: int = 4  # latent channels C
+    caption_channels: int = 4096  # width of the T5 embeddings
+    text_tokens: int = 120  # longest caption in T5 tokens; a promise of the data side, the model takes any length
+    learn_sigma: bool = True  # predict the variance beside epsilon: 2C output channels
+    micro_conditions: bool = False  # condition on original size and aspect ratio (the released 1024 px model)
+    position_base: int = 16  # tokens a side at the training resolution: 16, 32, 64
+    position_scale: float = 1.0  # divides the coordinates: 1 at 256 and 512 px, 2 at 1024 px
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads:
+            raise UserError(f"PixArt: width {self.hidden} does not divide into {self.heads} heads. Change either.")
+        if self.hidden % 4:
+            raise UserError(
+                f"PixArt: width {self.hidden} is no multiple of 4, as the position embedding needs. Change it."
+            )
+        if self.micro_conditions and self.hidden % 3:
+            raise UserError(
+                f"PixArt: micro-conditions need a width that is a multiple of 3, not {self.hidden}. "
+                f"Change it or switch them off."
+            )
+        smallest = min(self.depth, self.hidden, self.patch, self.in_channels, self.caption_channels, self.position_base)
+        if smallest < 1 or self.mlp_ratio <= 0 or self.position_scale <= 0:
+            raise UserError(f"PixArt: every size must be positive, found {self}.")
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output: C of epsilon, and C more of variance where it is learned."""
+        return 2 * self.in_channels if self.learn_sigma else self.in_channels
+
+
+PIXART_SIZES: Final[dict[str, PixArtConfig]] = {
+    "tiny/2": PixArtConfig(depth=4, hidden=128, heads=4),  # for tests and demonstrations; not in the literature
+    "S/2": PixArtConfig(depth=12, hidden=384, heads=6),
+    "B/2": PixArtConfig(depth=12, hidden=768, heads=12),
+    "L/2": PixArtConfig(depth=24, hidden=1024, heads=16),
+    "XL/2": PixArtConfig(depth=28, hidden=1152, heads=16),
+}
+"""Depth, width and heads by the names of DiT (Peebles & Xie 2022, Table 1); XL/2 is the paper's PixArt-α."""
