@@ -80,8 +80,9 @@ class PlannedUnit:
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """`plan.json`: every unit of the dataset in order, made or not."""
+    """`plan.json`: every shard of the dataset, and every unit of the shards read so far, made or not."""
 
+    shards: tuple[str, ...]
     units: tuple[PlannedUnit, ...]
 
 

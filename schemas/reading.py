@@ -80,7 +80,7 @@ def read_plan(url: str) -> PlanRecord:
     fs, root = fsspec.core.url_to_fs(url)
     path = posixpath.join(root, PLAN_FILE)
     if not fs.exists(path):
-        return PlanRecord(units=())
+        return PlanRecord(shards=(), units=())
     return from_json(PlanRecord, fs.cat_file(path).decode(), f"{url}/{PLAN_FILE}")
 
 
@@ -131,5 +131,7 @@ def open_dataset(url: str, kind: str) -> Dataset:
         faults = list(pool.map(lambda entry: fault_of(fs, root, entry, info.fingerprint), ledger))
     whole = tuple(entry for entry, fault in zip(ledger, faults, strict=True) if fault is None)
     made = {entry.unit for entry in ledger}
-    absent = [f"{unit.name}: not made yet" for unit in read_plan(url).units if unit.name not in made]
+    plan = read_plan(url)
+    absent = [f"{unit.name}: not made yet" for unit in plan.units if unit.name not in made]
+    absent += [f"{shard}: not read yet" for shard in sorted(set(plan.shards) - {u.shard for u in plan.units})]
     return Dataset(url, info, whole, (*(f for f in faults if f is not None), *absent), fs, root)

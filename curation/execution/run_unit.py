@@ -15,7 +15,9 @@ from curation.shards.unit_writer import UnitWriter
 from schemas.dataset import LedgerEntry, RunFacts
 from schemas.errors import ExitCode, UserError
 
-_VERSIONED = ("latentmill", "torch", "transformers", "diffusers", "spacy", "ray", "pyarrow", "pillow", "numpy")
+_MODULES = {"pillow": "PIL"} | {
+    n: n for n in ("torch", "transformers", "diffusers", "spacy", "ray", "pyarrow", "numpy")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +61,5 @@ def run_unit(
 
 
 def _versions() -> dict[str, str]:
-    loaded = {name: version(name) for name in _VERSIONED if name in sys.modules or name == "latentmill"}
-    return {"python": platform.python_version(), **loaded}
+    loaded = {name: version(name) for name, module in _MODULES.items() if module in sys.modules}
+    return {"python": platform.python_version(), "latentmill": version("latentmill"), **dict(sorted(loaded.items()))}

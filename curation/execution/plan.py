@@ -1,0 +1,100 @@
+"""Which units there are, and why each of them is due."""
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curation.execution.prefetch import map_ahead
+from curation.execution.stage import Unit
+from curation.shards.container import ContainerKind
+from curation.shards.shard_index import ShardIndex, ensure_index, stored_index
+from curation.shards.target import Target
+from curation.shards.urls import shard_name
+from schemas.dataset import InputIdentity, LedgerEntry, PlannedUnit
+from schemas.reading import Dataset, fault_of
+
+_SHARDS_AHEAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """The units of one shard, in order. `unread` marks a shard that a dry run has not looked into."""
+
+    shard: str
+    units: tuple[Unit, ...]
+    unread: bool = False
+
+
+def plan_images(
+    target: Target, urls: Sequence[str], kind: ContainerKind, unit_rows: int, *, scan: bool = True
+) -> Iterator[ShardPlan]:
+    """The units of image shards. A shard is read through (once in its life) shortly before its units are needed.
+
+    Without `scan`, shards that were never read come back as `unread`.
+    """
+
+    def plan(url: str) -> ShardPlan:
+        index = ensure_index(target, url, kind) if scan else stored_index(target, url, kind)
+        if index is None:
+            return ShardPlan(shard_name(url), (), unread=True)
+        return ShardPlan(shard_name(url), tuple(_slices(url, index, unit_rows)))
+
+    yield from map_ahead(plan, urls, threads=2, ahead=_SHARDS_AHEAD)
+
+
+def plan_tables(dataset: Dataset) -> Iterator[ShardPlan]:
+    """One unit for each whole unit of `dataset`, reading that unit's Parquet output."""
+    by_shard: dict[str, list[Unit]] = {}
+    for entry in dataset.entries:
+        (output,) = [o for o in entry.outputs if o.path == f"{entry.unit}.parquet"]
+        identity = InputIdentity(f"{dataset.info.kind}/{output.path}", output.bytes, output.digest, output.digest)
+        planned = PlannedUnit(entry.unit, entry.shard, 0, output.rows)
+        url = posixpath.join(dataset.url, output.path)
+        by_shard.setdefault(entry.shard, []).append(Unit(planned, url, (identity,)))
+    for shard, units in by_shard.items():
+        yield ShardPlan(shard, tuple(units))
+
+
+def plan_files(files: Sequence[tuple[str, int, InputIdentity]]) -> Iterator[ShardPlan]:
+    """One unit for each (url, rows, identity) of a plain file."""
+    for url, rows, identity in files:
+        name = shard_name(url)
+        yield ShardPlan(name, (Unit(PlannedUnit(name, name, 0, rows), url, (identity,)),))
+
+
+def _slices(url: str, index: ShardIndex, unit_rows: int) -> Iterator[Unit]:
+    shard = shard_name(url)
+    if unit_rows == 0:
+        yield Unit(PlannedUnit(shard, shard, 0, index.rows), url, (index.identity,))
+        return
+    for number, start in enumerate(range(0, max(index.rows, 1), unit_rows)):
+        stop = min(start + unit_rows, index.rows)
+        yield Unit(PlannedUnit(f"{shard}-{number:05d}", shard, start, stop), url, (index.identity,))
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What a dataset holds now, for telling what is due. `changed` says how the settings differ from its last run."""
+
+    entries: Mapping[str, LedgerEntry]
+    fingerprint: str
+    old_fingerprint: str
+    changed: str
+    fs: Any
+    root: str
+
+    def why_due(self, unit: Unit) -> str | None:
+        """Why `unit` must be made, in a few words; None if it is whole and current."""
+        entry = self.entries.get(unit.name)
+        if entry is None:
+            return "not made yet"
+        if entry.fingerprint != self.fingerprint:
+            known = self.changed and entry.fingerprint == self.old_fingerprint
+            return f"{self.changed} changed" if known else "made under other settings"
+        if (entry.start, entry.stop) != (unit.planned.start, unit.planned.stop):
+            return "its rows changed"
+        if [(i.name, i.digest) for i in entry.inputs] != [(i.name, i.digest) for i in unit.inputs]:
+            return "input changed"
+        fault = fault_of(self.fs, self.root, entry, self.fingerprint)
+        return fault.partition(": ")[2] if fault else None

@@ -1,0 +1,104 @@
+"""What a job did, for people and for programs."""
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from curation.execution.run_unit import UnitFailed
+from schemas.dataset import LedgerEntry
+from schemas.errors import ExitCode
+
+
+@dataclass(slots=True)
+class JobSummary:
+    """Tallies of one run of one stage; rows are those of this run."""
+
+    stage: str
+    out: str
+    units_done: int = 0
+    units_current: int = 0  # found whole and current, so left alone
+    units_removed: int = 0  # no longer in their shard
+    rows_in: int = 0
+    rows_kept: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    phases: dict[str, float] = field(default_factory=dict)
+    due: Counter[str] = field(default_factory=Counter)
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    outputs_bytes: int = 0
+    exit_code: ExitCode = ExitCode.OK
+    stopped_by: str = ""
+
+    def add(self, entry: LedgerEntry) -> None:
+        """Count a finished unit."""
+        self.units_done += 1
+        self.rows_in += entry.rows_in
+        self.rows_kept += entry.rows_kept
+        self.rejected.update(entry.rejected)
+        self.counts.update(entry.counts)
+        self.outputs_bytes += sum(output.bytes for output in entry.outputs)
+        for name, seconds in entry.run.phases.items():
+            self.phases[name] = self.phases.get(name, 0.0) + seconds
+
+    def fail(self, failure: UnitFailed) -> None:
+        """Count a unit that was set aside."""
+        self.failed[failure.unit.name] = failure.reason
+
+    @property
+    def rows_rejected(self) -> int:
+        """Rows refused in this run."""
+        return sum(self.rejected.values())
+
+    @property
+    def limited_by(self) -> str:
+        """The phase that took the most time, as `name (share of all phases)`; empty if nothing was timed."""
+        total = sum(self.phases.values())
+        if total <= 0:
+            return ""
+        name = max(self.phases, key=lambda phase: self.phases[phase])
+        return f"{name} ({self.phases[name] / total:.0%} of the workers' time)"
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary as plain values."""
+        record = dataclasses.asdict(self)
+        record["rows_rejected"] = self.rows_rejected
+        record["limited_by"] = self.limited_by
+        record["rows_per_second"] = round(self.rows_in / self.seconds, 3) if self.seconds else 0.0
+        return {k: dict(v) if isinstance(v, Counter) else v for k, v in record.items()}
+
+    def print(self, console: Console) -> None:
+        """The final table."""
+        table = Table(
+            title=f"pipelines.{self.stage}", title_justify="left", show_header=False, box=None, pad_edge=False
+        )
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for name, value in self._lines():
+            table.add_row(name, value)
+        console.print(table)
+
+    def _lines(self) -> list[tuple[str, str]]:
+        lines = [("output", self.out)]
+        if not self.units_done and not self.failed and not self.stopped_by:
+            return [*lines, ("units", f"nothing to do: all {self.units_current:,} are whole and current")]
+        why = "".join(f"; {n:,} {reason}" for reason, n in self.due.most_common())
+        lines.append(("units", f"{self.units_done:,} done, {self.units_current:,} already current{why}"))
+        lines.append(("rows", f"{self.rows_in:,} in = {self.rows_kept:,} kept + {self.rows_rejected:,} rejected"))
+        lines += [(f"  {reason}", f"{n:,}") for reason, n in self.rejected.most_common()]
+        lines += [(name, f"{n:,}") for name, n in sorted(self.counts.items())]
+        rate = f", {self.rows_in / self.seconds:,.1f} rows/s" if self.seconds else ""
+        lines.append(("time", f"{self.seconds:,.1f} s{rate}"))
+        if self.limited_by:
+            lines.append(("limited by", self.limited_by))
+        lines.append(("written", f"{self.outputs_bytes / 1e6:,.2f} MB"))
+        lines += [(f"failed {name}", reason) for name, reason in sorted(self.failed.items())[:10]]
+        if len(self.failed) > 10:
+            lines.append(("failed", f"and {len(self.failed) - 10:,} more units, all in the run's JSON"))
+        if self.stopped_by:
+            lines.append(("stopped", self.stopped_by))
+        return lines
