@@ -1,0 +1,146 @@
+"""Fixtures that several rooms share: tiny latents and text data sets, written by the schemas alone."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import xxhash
+
+from schemas.dataset import (
+    DATASET_FILE,
+    INDEX_DIR,
+    LEDGER_DIR,
+    NULL_TEXT_FILE,
+    PLAN_FILE,
+    DatasetInfo,
+    LedgerEntry,
+    OutputFile,
+    PlannedUnit,
+    PlanRecord,
+    RunFacts,
+    index_path,
+    ledger_path,
+    tar_path,
+)
+from schemas.record import to_json
+from schemas.table import TableSchema
+from schemas.tables import LATENTS_INDEX, TEXT_INDEX
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """A pair of data sets, and the names (shard, key) of their samples."""
+
+    latents: Path
+    text: Path
+    names: tuple[tuple[str, str], ...]
+
+
+WriteFeatures = Callable[..., Features]
+
+
+@pytest.fixture
+def write_features(tmp_path: Path) -> WriteFeatures:
+    """Write a latents and a text data set: `write_features(buckets={(64, 64): 12}, dim=32, ...)`.
+
+    Latents are cut into units of 7 and text into units of 5, so units never coincide. `without_latents` and
+    `without_text` name rows (by position) that one side lacks.
+    """
+
+    def write(
+        buckets: dict[tuple[int, int], int] | None = None,
+        dim: int = 32,
+        max_tokens: int = 12,
+        seed: int = 0,
+        folder: str = "features",
+        without_latents: tuple[int, ...] = (),
+        without_text: tuple[int, ...] = (),
+        unit_rows: tuple[int, int] = (7, 5),
+    ) -> Features:
+        rng = np.random.default_rng(seed)
+        shapes = [shape for shape, count in (buckets or {(64, 64): 12}).items() for _ in range(count)]
+        names = tuple((f"shard-{i % 2}", f"folder/picture-{i:04d}") for i in range(len(shapes)))
+        latents: list[tuple[dict[str, Any], bytes]] = []
+        text: list[tuple[dict[str, Any], bytes]] = []
+        for (shard, key), (height, width) in zip(names, shapes, strict=True):
+            mean = rng.standard_normal((4, height // 8, width // 8)) * 3 + 1
+            posterior = _npy(np.stack([mean, np.full_like(mean, 0.1)]).astype(np.float16))
+            tokens = int(rng.integers(1, max_tokens + 1))
+            embedding = _npy(rng.standard_normal((tokens, dim)).astype(np.float16))
+            place = {"key": key, "shard": shard}
+            crop = dict.fromkeys(("crop_top", "crop_left"), 0) | {"flipped": False, "label": None}
+            size = {"bucket": f"{height}x{width}", "height_px": height, "width_px": width}
+            sizes = {f"{name}_height": height * 2 for name in ("original", "resized")}
+            sizes |= {f"{name}_width": width * 2 for name in ("original", "resized")}
+            latents.append((place | size | sizes | crop, posterior))
+            text.append((place | {"tokens": tokens, "truncated": False, "caption_xxh64": 0}, embedding))
+        root = tmp_path / folder
+        kept_latents = [row for i, row in enumerate(latents) if i not in without_latents]
+        kept_text = [row for i, row in enumerate(text) if i not in without_text]
+        facts = {"scaling_factor": 0.18215, "shift_factor": 0.0, "channels": 4, "downsample": 8}
+        _write_dataset(root / "latents", LATENTS_INDEX, kept_latents, ".latent.npy", unit_rows[0], facts)
+        facts = {"dim": dim, "max_tokens": max_tokens, "null_tokens": 1}
+        _write_dataset(root / "text", TEXT_INDEX, kept_text, ".text.npy", unit_rows[1], facts)
+        (root / "text" / NULL_TEXT_FILE).write_bytes(_npy(rng.standard_normal((1, dim)).astype(np.float16)))
+        return Features(root / "latents", root / "text", names)
+
+    return write
+
+
+def _npy(array: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _write_dataset(
+    root: Path,
+    schema: TableSchema,
+    rows: list[tuple[dict[str, Any], bytes]],
+    suffix: str,
+    unit_rows: int,
+    facts: dict[str, Any],
+) -> None:
+    (root / INDEX_DIR).mkdir(parents=True)
+    (root / LEDGER_DIR).mkdir()
+    info = DatasetInfo(schema.kind, 1, schema.kind, {}, "f" * 32, "test", f"{schema.kind}-test", unit_rows, facts=facts)
+    (root / DATASET_FILE).write_text(to_json(info))
+    planned = []
+    for start in range(0, len(rows), unit_rows):
+        members, unit = rows[start : start + unit_rows], f"unit-{start:05d}"
+        planned.append(PlannedUnit(unit, "shard", start, start + len(members)))
+        _write_unit(root, schema, members, suffix, planned[-1])
+    (root / PLAN_FILE).write_text(to_json(PlanRecord(("shard",), tuple(planned))))
+
+
+def _write_unit(
+    root: Path, schema: TableSchema, members: list[tuple[dict[str, Any], bytes]], suffix: str, unit: PlannedUnit
+) -> None:
+    with tarfile.open(root / tar_path(unit.name), "w") as tar:
+        for row, content in members:
+            member = tarfile.TarInfo(row["key"] + suffix)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    with tarfile.open(root / tar_path(unit.name)) as tar:
+        offsets = [member.offset_data for member in tar]
+    index = [
+        row | {"offset": offset, "bytes": len(content), "xxh64": xxhash.xxh64_intdigest(content)}
+        for (row, content), offset in zip(members, offsets, strict=True)
+    ]
+    pq.write_table(pa.Table.from_pylist(index, schema=schema.arrow), root / index_path(unit.name))
+    outputs = tuple(
+        OutputFile(path, (root / path).stat().st_size, "", len(members))
+        for path in (tar_path(unit.name), index_path(unit.name))
+    )
+    facts = RunFacts(0.0, {}, 1, "", {})
+    entry = LedgerEntry(
+        unit.name, unit.shard, unit.start, unit.stop, "f" * 32, (), len(members), len(members), {}, {}, outputs, facts
+    )
+    (root / ledger_path(unit.name)).write_text(to_json(entry))
