@@ -25,9 +25,9 @@ from transformers import (
 )
 
 _TEXT: Final = (
-    "USER: Describe this image and its style in a very detailed manner. ASSISTANT: The picture shows a red barn beside a "
+    "USER: Describe this image and its style in a very detailed manner. ASSISTANT: The picture shows a red barn by a "
     "narrow river, with two horses in the meadow and low hills behind them under a cloudy evening sky.",
-    "A street at night, wet from rain; people with umbrellas pass the lit windows of a bakery, painted in loose strokes.",
+    "A street at night, wet from rain; people with umbrellas pass the lit window of a shop, painted in loose strokes",
     "On a wooden table stand a blue jug, three lemons, an open book and a pair of glasses, photographed from above.",
     "a close-up photo of a small bird on a branch, its feathers brown and white, the background soft and green",
     "The style of the image is flat, with bold outlines, few colours and large shapes, much like a printed poster.",
