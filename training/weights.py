@@ -1,0 +1,108 @@
+"""Weights files: one safetensors file with the model's configuration inside, for sampling and for hand-off."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from schemas.errors import StorageError, UserError
+from schemas.record import canonical_json, from_json
+from training.models.config import PixArtConfig
+from training.models.pixart import PixArt
+
+EMA_WEIGHTS: Final = "weights/ema.safetensors"
+RAW_WEIGHTS: Final = "weights/raw.safetensors"
+"""Where a run directory keeps its weights."""
+
+METADATA_KEYS: Final = ("images_seen", "kind", "vae_scaling_factor", "vae_shift_factor")
+"""What every weights file says beside `config`. `kind` is ema or raw; the factors are those of the latents that the
+model was trained on: it works on (posterior - shift) * scaling."""
+
+_CONFIG: Final = "config"
+
+
+def save_weights(
+    path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], config: PixArtConfig, metadata: Mapping[str, str]
+) -> None:
+    """Write the tensors, the configuration and `metadata` (all of `METADATA_KEYS`) to `path`, whole or not at all.
+
+    Raises `StorageError` where it cannot be written, `ValueError` for missing metadata.
+    """
+    missing = [key for key in METADATA_KEYS if key not in metadata]
+    if missing:
+        raise ValueError(f"weights metadata lacks {', '.join(missing)}")
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, partial, {**metadata, _CONFIG: canonical_json(dataclasses.asdict(config))})
+        _sync(partial)
+        os.replace(partial, target)
+        _sync(target.parent)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"{target}: weights cannot be written ({_one_line(error)}). Free space or check it."
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_weights(path: str | os.PathLike[str]) -> tuple[PixArtConfig, dict[str, Tensor], dict[str, str]]:
+    """Configuration, tensors (on the CPU) and metadata of a weights file.
+
+    Raises `UserError` if there is none, it is damaged, or it is no weights file of this trainer.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such weights file. Check the path, or wait for the run's first export.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, safe_open is no mapping
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: not a readable safetensors file ({_one_line(error)}). Copy or export it again."
+        ) from None
+    missing = [key for key in (_CONFIG, *METADATA_KEYS) if key not in metadata]
+    if missing:
+        raise UserError(
+            f"{path}: no weights file of this trainer, its metadata lacks {', '.join(missing)}. "
+            f"Use the file that a run exported."
+        )
+    return from_json(PixArtConfig, metadata.pop(_CONFIG), f"{path}: config"), tensors, metadata
+
+
+def load_model(path: str | os.PathLike[str], device: torch.device) -> tuple[PixArt, dict[str, str]]:
+    """The model in a weights file, on `device` and in evaluation mode, and the file's metadata.
+
+    Raises `UserError` as `load_weights` does, and if tensors are missing, unknown or of another shape.
+    """
+    config, tensors, metadata = load_weights(path)
+    with torch.device("meta"):
+        model = PixArt(config)
+    try:
+        model.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: the tensors do not fit the configuration in the file ({_one_line(error)}). Export it again."
+        ) from None
+    return model.to(device).eval(), metadata
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]}…"
