@@ -64,12 +64,8 @@ def add_job_arguments(
         default="auto",
         help="auto: ray with several workers or --ray-address, else inline in this process",
     )
-    group.add_argument(
-        "--ray-address", metavar="ADDRESS", help="join this Ray cluster; default: a local one for this job"
-    )
-    group.add_argument(
-        "--cpus-per-worker", type=float, default=1.0, metavar="N", help="CPUs that Ray reserves a worker"
-    )
+    group.add_argument("--ray-address", metavar="ADDRESS", help="join this Ray cluster; default: a local one")
+    group.add_argument("--cpus-per-worker", type=float, default=1.0, metavar="N", help="CPUs reserved a worker")
     group.add_argument("--gpus-per-worker", type=float, metavar="N", help="GPUs a worker; default 1 with --device cuda")
     group.add_argument(
         "--max-rejected",
