@@ -1,0 +1,225 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from pipelines.sample import main
+from schemas.errors import ExitCode, UserError
+from training.models.config import PixArtConfig
+from training.models.pixart import PixArt
+from training.weights import save_weights
+
+CONFIG = PixArtConfig(depth=1, hidden=48, heads=4, caption_channels=16, position_base=4, text_tokens=6)
+WORDS = ["<pad>", "</s>", "<unk>", "▁a", "▁red", "▁fox", "▁in", "▁snow", "▁harbour"]
+
+Sample = Callable[..., Path]
+
+
+def write_t5(directory: Path, width: int = 16) -> Path:
+    tokenizer = Tokenizer(models.Unigram([(word, -float(i)) for i, word in enumerate(WORDS)], unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(directory)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(WORDS), d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2, is_encoder_decoder=False
+    )
+    T5EncoderModel(config).save_pretrained(directory)
+    return directory
+
+
+def write_kl(directory: Path, channels: int = 4) -> Path:
+    torch.manual_seed(1)
+    AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=channels,
+        norm_num_groups=4,
+    ).save_pretrained(directory)
+    return directory
+
+
+def write_weights(path: Path, seed: int, kind: str) -> None:
+    torch.manual_seed(seed)
+    model = PixArt(CONFIG)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.1)
+    metadata = {"images_seen": "512", "kind": kind, "vae_scaling_factor": "0.18215", "vae_shift_factor": "0.0"}
+    save_weights(path, model.state_dict(), CONFIG, metadata)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with run/, t5/ and vae/."""
+    root = tmp_path_factory.mktemp("world")
+    write_weights(root / "run/weights/ema.safetensors", 0, "ema")
+    write_weights(root / "run/weights/raw.safetensors", 1, "raw")
+    write_t5(root / "t5")
+    write_kl(root / "vae")
+    return root
+
+
+@pytest.fixture
+def sample(world: Path, tmp_path: Path) -> Sample:
+    """Run the command with arguments on top of the usual ones; returns the directory of the pictures."""
+    number = 0
+
+    def run(*arguments: str, **other: str) -> Path:
+        nonlocal number
+        number += 1
+        out = tmp_path / f"out{number}"
+        places = {"run": f"{world}/run", "t5": f"{world}/t5", "vae": f"{world}/vae", "device": "cpu", "steps": "2"}
+        places = {**places, **other, "out": str(out)}
+        if "weights" in places:
+            del places["run"]
+        named = [part for name, value in places.items() for part in (f"--{name.replace('_', '-')}", value)]
+        assert main([*named, *arguments]) == ExitCode.OK
+        return out
+
+    return run
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_a_run_gives_one_picture_a_prompt_and_a_grid(sample: Sample, capsys: pytest.CaptureFixture[str]) -> None:
+    out = sample("--prompts", "a red fox", "a harbour in snow", "")
+    assert sorted(p.name for p in out.iterdir()) == ["0000.png", "0001.png", "0002.png", "grid.png"]
+    assert pixels(out / "0000.png").shape == (16, 16, 3)
+    whole = pixels(out / "grid.png")
+    assert whole.shape == (32, 32, 3)
+    for i, (top, left) in enumerate([(0, 0), (0, 16), (16, 0)]):
+        assert np.array_equal(whole[top : top + 16, left : left + 16], pixels(out / f"000{i}.png"))
+    assert not whole[16:, 16:].any()
+    printed = capsys.readouterr().out
+    assert str(out) in printed
+    assert "ema, after 512 images" in printed
+
+
+def test_a_picture_says_what_it_was_made_from(sample: Sample) -> None:
+    out = sample("--prompts", "a red fox", "neige à Noël", "--seed", "40")
+    text = Image.open(out / "0001.png").text  # type: ignore[attr-defined]
+    assert text == {"prompt": "neige à Noël", "seed": "41", "steps": "2", "guidance": "4.5"}
+
+
+def test_pictures_repeat_and_do_not_depend_on_the_batch(sample: Sample) -> None:
+    prompts = ["--prompts", "a red fox in snow", "a", "a harbour"]
+    first = sample(*prompts)
+    for other in (sample(*prompts), sample(*prompts, "--batch", "2"), sample(*prompts, "--batch", "1")):
+        for name in ("0000.png", "0001.png", "0002.png"):
+            difference = pixels(first / name).astype(int) - pixels(other / name).astype(int)
+            assert np.abs(difference).max() <= 1
+    seeded = sample(*prompts, "--seed", "7")
+    assert not np.array_equal(pixels(seeded / "0000.png"), pixels(first / "0000.png"))
+
+
+def test_ema_weights_are_used_unless_the_raw_ones_are_asked_for(sample: Sample, world: Path) -> None:
+    prompt = ["--prompts", "a red fox"]
+    default = pixels(sample(*prompt) / "0000.png")
+    assert np.array_equal(default, pixels(sample(*prompt, "--ema") / "0000.png"))
+    raw = pixels(sample(*prompt, "--no-ema") / "0000.png")
+    assert not np.array_equal(default, raw)
+    file = sample(*prompt, weights=f"{world}/run/weights/raw.safetensors")
+    assert np.array_equal(pixels(file / "0000.png"), raw)
+
+
+def test_prompts_come_from_a_file_one_a_line(sample: Sample, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red fox\n\n  a harbour \n", encoding="utf-8")
+    out = sample("--prompts-file", str(tmp_path / "prompts.txt"))
+    assert Image.open(out / "0001.png").text["prompt"] == "a harbour"  # type: ignore[attr-defined]
+
+
+def test_size_is_height_by_width_in_pixels(sample: Sample) -> None:
+    assert pixels(sample("--prompts", "a", "--size", "8x24") / "0000.png").shape == (8, 24, 3)
+    assert pixels(sample("--prompts", "a", "--size", "12") / "0000.png").shape == (12, 12, 3)
+
+
+def test_a_prompt_over_the_limit_is_cut_and_said_so(sample: Sample, capsys: pytest.CaptureFixture[str]) -> None:
+    sample("--prompts", "a red fox in snow in snow in snow", "a red fox in snow")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert warnings == ["warning: only the first 6 tokens are used of: a red fox in snow in snow in snow"]
+
+
+def test_a_tiny_autoencoder_decodes_too(sample: Sample, tmp_path: Path) -> None:
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    ).save_pretrained(tmp_path / "taesd")
+    assert pixels(sample("--prompts", "a", vae=f"{tmp_path}/taesd") / "0000.png").shape == (16, 16, 3)
+
+
+def test_a_vae_with_another_scaling_is_pointed_out(
+    sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = write_kl(tmp_path / "other")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.13025}))
+    sample("--prompts", "a", vae=str(directory))
+    assert "0.13025" in capsys.readouterr().err
+
+
+def test_each_mistake_is_told_in_one_line(sample: Sample, tmp_path: Path) -> None:
+    wide, channels = write_t5(tmp_path / "wide", width=24), write_kl(tmp_path / "channels", channels=8)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/config.json").write_text('{"_class_name": "VQModel"}')
+    broken = write_kl(tmp_path / "broken")
+    (broken / "diffusion_pytorch_model.safetensors").unlink()
+    lacking = [write_t5(tmp_path / "t5-lacking"), write_kl(tmp_path / "vae-lacking")]
+    for directory, name in zip(lacking, ("model", "diffusion_pytorch_model"), strict=True):
+        tensors = load_file(directory / f"{name}.safetensors")
+        save_file(dict(sorted(tensors.items())[:-1]), directory / f"{name}.safetensors", {"format": "pt"})
+    mistakes: list[tuple[str, list[str], dict[str, str]]] = [
+        ("no such run", [], {"run": "/nowhere"}),
+        ("no such weights", [], {"run": f"{tmp_path}/empty"}),
+        ("no such weights", [], {"weights": "/nowhere.safetensors"}),
+        ("24 wide", [], {"t5": str(wide)}),
+        ("no such directory", [], {"t5": "/nowhere"}),
+        ("no T5", [], {"t5": f"{tmp_path}/empty"}),
+        ("8 latent channels", [], {"vae": str(channels)}),
+        ("no VAE", [], {"vae": f"{tmp_path}/empty"}),
+        ("a VQModel", [], {"vae": f"{tmp_path}/foreign"}),
+        ("does not load", [], {"vae": str(broken)}),
+        ("weights of the T5 are missing", [], {"t5": str(lacking[0])}),
+        ("weights of the VAE are missing", [], {"vae": str(lacking[1])}),
+        ("not a size", ["--size", "large"], {}),
+        ("multiples of 4 px", ["--size", "18"], {}),
+        ("--device warp", ["--device", "warp"], {}),
+    ]
+    for words, arguments, places in mistakes:
+        with pytest.raises(UserError, match=words) as caught:
+            sample("--prompts", "a", *arguments, **places)
+        assert "\n" not in str(caught.value), words
+    for words, file in (("no prompt", "empty.txt"), ("cannot be read", "none.txt")):
+        with pytest.raises(UserError, match=words):
+            sample("--prompts-file", str(tmp_path / file))
+
+
+def test_help_needs_no_heavy_import() -> None:
+    code = (
+        "import sys, pipelines.sample as s\n"
+        "try: s.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'diffusers'} & set(sys.modules), 'heavy'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--guidance" in done.stdout
