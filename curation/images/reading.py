@@ -1,8 +1,9 @@
 """The rows of a unit as decoded pictures, read and decoded in threads ahead of the model, in the order of the shard."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 from curation.execution.clock import PhaseClock
 from curation.execution.prefetch import map_ahead
@@ -15,6 +16,8 @@ from curation.shards.shard_index import read_samples
 from curation.shards.target import Target
 from curation.sources.base import ImageSample, Source
 from schemas.status import RejectReason
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,30 @@ def decoded_samples(
     threads: int,
     ahead: int,
     clock: PhaseClock,
-) -> Iterator[DecodedSample | RefusedRow]:
-    """Every row of `unit` exactly once, in order.
+) -> Generator[DecodedSample | RefusedRow, None, None]:
+    """Every row of `unit` exactly once, in order: `prepared_samples` with nothing to prepare."""
+    return prepared_samples(
+        target, unit, source, policy, _as_it_is, at_least=at_least, threads=threads, ahead=ahead, clock=clock
+    )
+
+
+def prepared_samples(
+    target: Target,
+    unit: Unit,
+    source: Source,
+    policy: DecodePolicy,
+    prepare: Callable[[DecodedSample], T],
+    *,
+    at_least: tuple[int, int] | None = None,
+    threads: int,
+    ahead: int,
+    clock: PhaseClock,
+) -> Generator[T | RefusedRow, None, None]:
+    """Every row of `unit` exactly once, in order: what `prepare` makes of it in the thread that decoded it, or why not.
 
     at_least: (height, width) in pixels that a scaled decode must keep, see `curation.images.decode.decode`. At most
-    `ahead` pictures exist before they are taken; `threads` 0 decodes on demand. The time spent waiting for a picture
-    counts to the phase "decode".
+    `ahead` pictures exist before they are taken; `threads` 0 works on demand. The time spent waiting for a picture
+    counts to the phase "decode". Close the generator to leave early.
 
     Raises OSError if the shard is no longer what its index says.
     """
@@ -63,19 +84,21 @@ def decoded_samples(
         container = open_container(unit.url, source.container)
         stack.callback(container.close)
 
-        def one(row: Sample) -> DecodedSample | RefusedRow:
+        def one(row: Sample) -> T | RefusedRow:
             found = _decode_row(container, unit.url, row, source, policy, at_least)
-            return RefusedRow(row.key, found.reason, found.detail) if isinstance(found, Refusal) else found
+            return RefusedRow(row.key, found.reason, found.detail) if isinstance(found, Refusal) else prepare(found)
 
         pending = map_ahead(one, rows, threads=threads, ahead=ahead)
         if isinstance(pending, Generator):
             stack.callback(pending.close)  # before the container: its threads may still be reading
-        while True:
+        for _ in rows:
             with clock.phase("decode"):
-                made = next(pending, None)
-            if made is None:
-                return
+                made = next(pending)
             yield made
+
+
+def _as_it_is(sample: DecodedSample) -> DecodedSample:
+    return sample
 
 
 def _decode_row(

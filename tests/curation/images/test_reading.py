@@ -9,7 +9,7 @@ from curation.execution.clock import PhaseClock
 from curation.execution.plan import plan_images
 from curation.execution.stage import Unit
 from curation.images.decode import DecodePolicy
-from curation.images.reading import DecodedSample, RefusedRow, decoded_samples
+from curation.images.reading import DecodedSample, RefusedRow, decoded_samples, prepared_samples
 from curation.shards.target import Target
 from curation.sources.table import source_named
 from schemas.status import RejectReason
@@ -96,8 +96,9 @@ def test_leaving_early_ends_the_threads_and_closes_the_shard(target: Target, tmp
     rows = decoded_samples(
         target, unit, source_named("webdataset"), DecodePolicy(), threads=2, ahead=4, clock=PhaseClock()
     )
-    assert next(iter(rows)).key == "000"
-    rows.close()  # type: ignore[attr-defined]
+    assert next(rows).key == "000"
+    rows.close()
+    assert next(rows, None) is None
 
 
 def test_waiting_for_pictures_counts_to_the_phase_decode(target: Target, tmp_path: Path) -> None:
@@ -105,3 +106,18 @@ def test_waiting_for_pictures_counts_to_the_phase_decode(target: Target, tmp_pat
     clock = PhaseClock()
     list(decoded_samples(target, unit, source_named("webdataset"), DecodePolicy(), threads=1, ahead=2, clock=clock))
     assert set(clock.phases()) == {"decode"}
+
+
+def test_pictures_are_prepared_and_refused_rows_pass_by(target: Target, tmp_path: Path) -> None:
+    (unit,) = units_of(target, write_tar(tmp_path / "s.tar", MIXED))
+    sizes = prepared_samples(
+        target,
+        unit,
+        source_named("webdataset"),
+        DecodePolicy(),
+        lambda made: made.decoded.image.size,
+        threads=2,
+        ahead=2,
+        clock=PhaseClock(),
+    )
+    assert [made for made in sizes if not isinstance(made, RefusedRow)] == [(50, 40), (70, 60)]
