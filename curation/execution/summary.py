@@ -65,11 +65,12 @@ class JobSummary:
 
     def as_json(self) -> dict[str, Any]:
         """The summary as plain values."""
-        record = dataclasses.asdict(self)
+        record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        record["exit_code"] = int(self.exit_code)
         record["rows_rejected"] = self.rows_rejected
         record["limited_by"] = self.limited_by
         record["rows_per_second"] = round(self.rows_in / self.seconds, 3) if self.seconds else 0.0
-        return {k: dict(v) if isinstance(v, Counter) else v for k, v in record.items()}
+        return {name: dict(value) if isinstance(value, dict) else value for name, value in record.items()}
 
     def print(self, console: Console) -> None:
         """The final table."""

@@ -1,0 +1,77 @@
+"""Before the first picture of a job: does this checkpoint, with this processor, see pictures and keep rows apart?
+
+Each check stands for a fault that once went unnoticed through whole datasets: image tokens that do not match the
+features, pictures that never reach the model, and rows whose text depends on their batch because of right padding.
+"""
+
+from typing import Final
+
+import numpy as np
+import torch
+from PIL import Image
+
+from curation.captions.engine import Request
+from curation.captions.transformers_engine import TransformersEngine
+from schemas.errors import GuardError
+
+_TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
+"""Largest total variation between the next-token distributions of a row alone and in its batch. Half precision
+rounds otherwise in other batch shapes; wrong padding moves the distributions by far more."""
+
+
+def self_check(engine: TransformersEngine, prompt: str) -> None:
+    """Raise `GuardError` unless the engine passes. Takes a few forward passes."""
+    longer = prompt + " and then say where it could have been taken, and at which time of the day"
+    requests = [
+        Request(f"self-check-{i}", _picture(i, height, width), text, seed=-1)
+        for i, (height, width, text) in enumerate(
+            ((120, 90, prompt), (90, 160, longer), (100, 100, prompt), (64, 200, longer))
+        )
+    ]
+    _check_pictures_differ(engine, requests)
+    _check_batch_equals_single(engine, requests)
+
+
+def _picture(number: int, height: int, width: int) -> Image.Image:
+    """A picture that no other number gives: coarse coloured noise."""
+    cells = np.random.Generator(np.random.Philox(number)).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(cells).resize((width, height), Image.Resampling.NEAREST)
+
+
+def _check_pictures_differ(engine: TransformersEngine, requests: list[Request]) -> None:
+    first, second = (engine.inputs([r])["pixel_values"] for r in (requests[0], requests[2]))
+    if first.shape == second.shape and torch.equal(first, second):
+        raise GuardError(
+            "self-check: two different pictures give the model the same pixels. The checkpoint's processor ignores "
+            "its images; check preprocessor_config.json."
+        )
+
+
+@torch.inference_mode()
+def _check_batch_equals_single(engine: TransformersEngine, requests: list[Request]) -> None:
+    try:
+        together = _next_token(engine, requests)
+        alone = torch.cat([_next_token(engine, [r]) for r in requests])
+    except ValueError as error:
+        first = str(error).strip().splitlines()[0][:160]
+        raise GuardError(
+            f"self-check: the checkpoint and its processor disagree ({first}). Check patch_size, "
+            f"vision_feature_select_strategy and num_additional_image_tokens in processor_config.json."
+        ) from error
+    if not torch.isfinite(together).all():
+        raise GuardError("self-check: the model gives NaN or infinite scores. Try --dtype float32 or bfloat16.")
+    distance = (together - alone).abs().sum(-1).max().item() / 2
+    if distance > _TOLERANCE[engine.model.dtype]:
+        raise GuardError(
+            f"self-check: a row's next-token distribution differs by {distance:.3f} (total variation) between its "
+            f"batch and alone, so captions would depend on their neighbours. Right padding, or no mask?"
+        )
+    blank = [Request(r.key, Image.new("RGB", r.image.size), r.prompt, r.seed) for r in requests]
+    if torch.equal(_next_token(engine, blank), together):
+        raise GuardError("self-check: black pictures give the same scores as real ones, so the model sees no picture.")
+
+
+def _next_token(engine: TransformersEngine, requests: list[Request]) -> torch.Tensor:
+    """[B, V] probabilities of the first generated token."""
+    logits = engine.model(**engine.inputs(requests)).logits[:, -1]
+    return torch.softmax(logits.double(), dim=-1)

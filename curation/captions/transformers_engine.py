@@ -1,0 +1,194 @@
+"""LLaVA through transformers: any image-text-to-text checkpoint, from the hub or a local directory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, LogitsProcessorList
+
+from curation.captions.engine import Completion, Request
+from curation.captions.sampling import TokenChooser
+from curation.checkpoints import Checkpoint
+from curation.images.resize import pad_to_square
+from schemas.errors import UserError
+
+_TILED_MODELS: Final = frozenset({"llava_next", "llava_onevision"})
+"""Models whose processors cut a picture into tiles and pad by themselves."""
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How text is drawn from the model. Temperature 0 is greedy."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+def choose_dtype(name: str, device: str) -> str:
+    """The compute type: `auto` is float32 on the CPU, and on CUDA bfloat16 where the card has it, else float16."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA device here. Use --device cpu, or run on a machine that has one.")
+    if name != "auto":
+        return name
+    if not device.startswith("cuda"):
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+class TransformersEngine:
+    """The reference engine: left-padded batches, attention masks, greedy or per-sample seeded decoding."""
+
+    def __init__(self, checkpoint: Checkpoint, *, dtype: str, device: str, decoding: Decoding) -> None:
+        self._decoding, self._device = decoding, device
+        where = {"revision": checkpoint.revision} if checkpoint.revision else {}
+        try:
+            self.processor: Any = AutoProcessor.from_pretrained(checkpoint.source, **where)
+            self.model: Any = AutoModelForImageTextToText.from_pretrained(
+                checkpoint.source, dtype=DTYPES[dtype], **where
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            first = str(error).strip().splitlines()[0][:200]
+            raise UserError(
+                f"{checkpoint.source}: cannot be loaded as an image-text-to-text model ({first})."
+            ) from error
+        self.model = self.model.to(device).eval()
+        self._prepare_processor(checkpoint.source)
+        self._generation = self._generation_config()
+        self._texts: dict[str, str] = {}
+
+    @property
+    def wanted_px(self) -> int | None:
+        """The vision tower's input side; for tiled models the longest side of their largest tiling."""
+        pins = getattr(self.processor.image_processor, "image_grid_pinpoints", None)
+        if pins:
+            return max(max(pin) for pin in pins)
+        crop = getattr(self.processor.image_processor, "crop_size", None)
+        return int(crop["height"]) if crop else None
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What is done to a picture and a prompt before the model sees them; part of the prompt's identity."""
+        colour = list(self._padding_colour()) if self._pads else None
+        return {"pad_to_square": colour, "chat_template": self.processor.chat_template}
+
+    def inputs(self, requests: Sequence[Request]) -> Any:
+        """The model's inputs for a batch: `input_ids`, `attention_mask` [B, N], `pixel_values`, ..."""
+        images = [pad_to_square(r.image, self._padding_colour()) if self._pads else r.image for r in requests]
+        texts = [self._chat(r.prompt) for r in requests]
+        bos = self.processor.tokenizer.bos_token
+        special = not (bos and texts[0].startswith(bos))
+        batch = self.processor(
+            images=images, text=texts, padding=True, add_special_tokens=special, return_tensors="pt"
+        ).to(self._device)
+        return {k: v.to(self.model.dtype) if torch.is_floating_point(v) else v for k, v in batch.items()}
+
+    @torch.inference_mode()
+    def complete(self, requests: Sequence[Request]) -> Sequence[Completion]:
+        """One completion for each request, in order.
+
+        A batch that fails is tried again in halves, and a request that fails alone is answered with `error`; if none
+        of several requests can be answered, the fault is not theirs and the exception goes up.
+        """
+        if not requests:
+            return []
+        completions, error = self._complete_or_halve(requests)
+        if error is not None and all(c.finish_reason == "error" for c in completions) and len(requests) > 1:
+            raise error
+        return completions
+
+    def close(self) -> None:
+        """Give back the model's memory."""
+        del self.model
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _complete_or_halve(self, requests: Sequence[Request]) -> tuple[list[Completion], Exception | None]:
+        try:
+            return self._generate(requests), None
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:  # OutOfMemoryError is a RuntimeError
+            if len(requests) == 1:
+                return [Completion(requests[0].key, "", "error", 0, 0, None)], error
+            middle = len(requests) // 2
+            left, left_error = self._complete_or_halve(requests[:middle])
+            right, right_error = self._complete_or_halve(requests[middle:])
+            return left + right, left_error or right_error
+
+    def _generate(self, requests: Sequence[Request]) -> list[Completion]:
+        inputs = self.inputs(requests)
+        chooser = TokenChooser([r.seed for r in requests], self._decoding.temperature, self._decoding.top_p)
+        output = self.model.generate(
+            **inputs, generation_config=self._generation, logits_processor=LogitsProcessorList([chooser])
+        )
+        tokens = output[:, inputs["input_ids"].shape[1] :].cpu()
+        logprobs = torch.stack(chooser.logprobs, dim=1).cpu()
+        prompt_lengths = inputs["attention_mask"].sum(1).tolist()
+        ends = torch.isin(tokens, torch.tensor(self._generation.eos_token_id))
+        completions = []
+        for row, request in enumerate(requests):
+            stops = ends[row].nonzero()
+            count = int(stops[0]) + 1 if len(stops) else tokens.shape[1]
+            completions.append(
+                Completion(
+                    key=request.key,
+                    text=self.processor.tokenizer.decode(tokens[row, :count], skip_special_tokens=True),
+                    finish_reason="stop" if len(stops) else "length",
+                    n_prompt_tokens=int(prompt_lengths[row]),
+                    n_tokens=count,
+                    mean_logprob=float(logprobs[row, :count].mean()),
+                )
+            )
+        return completions
+
+    def _prepare_processor(self, source: str) -> None:
+        tokenizer = self.processor.tokenizer
+        tokenizer.padding_side = "left"  # right padding makes a row's text depend on its neighbours' lengths
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if not getattr(self.processor, "chat_template", None):
+            raise UserError(f"{source}: its processor has no chat template. Add chat_template.jinja to the checkpoint.")
+        config = self.model.config
+        # Older checkpoints lack these in the processor; without them the image token count is off by one.
+        vision = config.vision_config
+        if getattr(self.processor, "patch_size", None) is None and hasattr(vision, "patch_size"):
+            self.processor.patch_size = vision.patch_size
+        if getattr(self.processor, "vision_feature_select_strategy", None) is None:
+            self.processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        if getattr(self.processor, "num_additional_image_tokens", None) is None:
+            self.processor.num_additional_image_tokens = 1
+        self._pads = config.model_type not in _TILED_MODELS
+
+    def _padding_colour(self) -> tuple[int, int, int]:
+        red, green, blue = (int(255 * value) for value in self.processor.image_processor.image_mean)
+        return red, green, blue
+
+    def _generation_config(self) -> Any:
+        tokenizer, own = self.processor.tokenizer, self.model.generation_config
+        eos = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
+        return GenerationConfig(
+            max_new_tokens=self._decoding.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=list(eos) if isinstance(eos, list | tuple) else [eos],
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+        )
+
+    def _chat(self, prompt: str) -> str:
+        text = self._texts.get(prompt)
+        if text is None:
+            content = [{"type": "image"}, {"type": "text", "text": self._without_special_tokens(prompt)}]
+            conversation = [{"role": "user", "content": content}]
+            text = str(self.processor.apply_chat_template(conversation, add_generation_prompt=True))
+            if len(self._texts) < 1024:
+                self._texts[prompt] = text
+        return text
+
+    def _without_special_tokens(self, prompt: str) -> str:
+        """`prompt` without the tokenizer's special tokens: alt text that says `<image>` must not add a picture."""
+        for token in self.processor.tokenizer.all_special_tokens:
+            prompt = prompt.replace(token, " ")
+        return prompt
