@@ -1,0 +1,210 @@
+"""Exact noun counts that merge: a commutative monoid over caption columns.
+
+A caption is counted once, in the partial counts of its unit; partial counts add up by `merge` in any order and any
+grouping, and the sum equals the counts of all captions at once. Same counts, same tables, byte for byte.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.nouns.tagger import Normalisation, TaggedCaption, Tagger, TaggerInfo
+from schemas.errors import UserError
+from schemas.tables import NOUN_TOTALS, NOUNS
+
+_NOUN_KEYS: Final = ("column", "noun")
+_TOTAL_KEYS: Final = ("column",)
+_CHUNK: Final = 4096
+_FAN_IN: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class CountingRules:
+    """What decides a count besides the captions. Counts made under different rules never mix."""
+
+    tagger: TaggerInfo
+    normalisation: Normalisation
+
+
+@dataclass(frozen=True, slots=True)
+class NounCounts:
+    """Counts of one corpus or part of one.
+
+    `nouns` has the columns of `schemas.tables.NOUNS`, a row a caption column and noun, sorted by both; `totals` those
+    of `NOUN_TOTALS`, a row a caption column, sorted.
+    """
+
+    rules: CountingRules
+    nouns: pa.Table
+    totals: pa.Table
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The caption columns that were counted."""
+        return tuple(self.totals["column"].to_pylist())
+
+    def total(self, column: str, name: str) -> int:
+        """The total `name` (captions, empty, tokens, nouns, propns) of a caption column; 0 if it was not counted."""
+        rows = self.totals.filter(pc.equal(self.totals["column"], column))
+        return int(pc.sum(rows[name]).as_py() or 0)
+
+    def of_column(self, column: str) -> pa.Table:
+        """The rows of `nouns` that belong to a caption column."""
+        return self.nouns.filter(pc.equal(self.nouns["column"], column))
+
+    def merge(self, other: "NounCounts") -> "NounCounts":
+        """The counts of both corpora together. Raises `UserError` if they were counted by different rules."""
+        return merge_counts(self.rules, [self, other])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, NounCounts):
+            return NotImplemented
+        return self.rules == other.rules and self.nouns.equals(other.nouns) and self.totals.equals(other.totals)
+
+
+@dataclass(slots=True)
+class _Noun:
+    tf_noun: int = 0
+    tf_propn: int = 0
+    df_noun: int = 0
+    df_propn: int = 0
+    df: int = 0
+
+
+@dataclass(slots=True)
+class _Column:
+    captions: int = 0
+    empty: int = 0
+    tokens: int = 0
+    nouns: dict[str, _Noun] = field(default_factory=dict)
+
+
+class NounCounter:
+    """Counts captions one at a time; `counts` gives what was counted so far."""
+
+    def __init__(self, rules: CountingRules) -> None:
+        self._rules = rules
+        self._columns: dict[str, _Column] = {}
+
+    def add_empty(self, column: str, rows: int = 1) -> None:
+        """Count rows whose caption is null or blank. With `rows` = 0 the column is merely known, with nothing in it."""
+        self._columns.setdefault(column, _Column()).empty += rows
+
+    def add_caption(self, column: str, caption: TaggedCaption) -> None:
+        """Count one tagged caption."""
+        counted = self._columns.setdefault(column, _Column())
+        counted.captions += 1
+        counted.tokens += caption.tokens
+        seen: dict[str, int] = {}
+        for noun in caption.nouns:
+            entry = counted.nouns.setdefault(noun.noun, _Noun())
+            if noun.proper:
+                entry.tf_propn += 1
+            else:
+                entry.tf_noun += 1
+            seen[noun.noun] = seen.get(noun.noun, 0) | (2 if noun.proper else 1)
+        for name, kinds in seen.items():
+            entry = counted.nouns[name]
+            entry.df += 1
+            entry.df_noun += kinds & 1
+            entry.df_propn += kinds >> 1
+
+    def counts(self) -> NounCounts:
+        """What was counted so far."""
+        nouns = [
+            (column, noun, n.tf_noun, n.tf_propn, n.df_noun, n.df_propn, n.df)
+            for column, counted in self._columns.items()
+            for noun, n in counted.nouns.items()
+        ]
+        totals = [
+            (
+                column,
+                counted.captions,
+                counted.empty,
+                counted.tokens,
+                sum(n.tf_noun for n in counted.nouns.values()),
+                sum(n.tf_propn for n in counted.nouns.values()),
+            )
+            for column, counted in self._columns.items()
+        ]
+        return NounCounts(self._rules, _table(nouns, NOUNS.arrow, 2), _table(totals, NOUN_TOTALS.arrow, 1))
+
+
+def no_counts(rules: CountingRules) -> NounCounts:
+    """The counts of no captions at all: the identity of `merge`."""
+    return NounCounter(rules).counts()
+
+
+def count_captions(column: str, texts: Iterable[str | None], tagger: Tagger) -> NounCounts:
+    """Tag and count `texts` as caption column `column`. None, and text of white space alone, counts as empty."""
+    counter = NounCounter(CountingRules(tagger.info, tagger.normalisation))
+    counter.add_empty(column, rows=0)
+    waiting: list[str] = []
+    for text in texts:
+        if text is None or not text.strip():
+            counter.add_empty(column)
+            continue
+        waiting.append(text)
+        if len(waiting) == _CHUNK:
+            _count_tagged(counter, column, waiting, tagger)
+            waiting = []
+    _count_tagged(counter, column, waiting, tagger)
+    return counter.counts()
+
+
+def merge_counts(rules: CountingRules, parts: Iterable[NounCounts]) -> NounCounts:
+    """The sum of all `parts`, 64 at a time, in memory bounded by the result and 64 parts.
+
+    Raises `UserError` if a part was counted by other rules.
+    """
+    result = no_counts(rules)
+    waiting: list[NounCounts] = []
+    for part in parts:
+        if part.rules != rules:
+            raise UserError(
+                f"noun counts by {_spell(part.rules)} cannot be added to counts by {_spell(rules)}: "
+                f"count all captions with one tagger."
+            )
+        waiting.append(part)
+        if len(waiting) == _FAN_IN:
+            result, waiting = _sum(rules, [result, *waiting]), []
+    return _sum(rules, [result, *waiting])
+
+
+def counts_of_tables(rules: CountingRules, nouns: pa.Table, totals: pa.Table) -> NounCounts:
+    """The counts in the two tables of a unit, as they were written under `rules`."""
+    return _sum(rules, [NounCounts(rules, nouns, totals)])
+
+
+def _count_tagged(counter: NounCounter, column: str, texts: Sequence[str], tagger: Tagger) -> None:
+    for caption in tagger.tag(texts):
+        counter.add_caption(column, caption)
+
+
+def _sum(rules: CountingRules, parts: Sequence[NounCounts]) -> NounCounts:
+    return NounCounts(
+        rules,
+        _grouped(pa.concat_tables([p.nouns.cast(NOUNS.arrow) for p in parts]), _NOUN_KEYS, NOUNS.arrow),
+        _grouped(pa.concat_tables([p.totals.cast(NOUN_TOTALS.arrow) for p in parts]), _TOTAL_KEYS, NOUN_TOTALS.arrow),
+    )
+
+
+def _grouped(table: pa.Table, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
+    values = [name for name in schema.names if name not in keys]
+    summed = table.group_by(list(keys), use_threads=False).aggregate([(name, "sum") for name in values])
+    renamed = summed.select([*keys, *(f"{name}_sum" for name in values)]).rename_columns(schema.names)
+    return renamed.sort_by([(key, "ascending") for key in keys]).cast(schema).combine_chunks()
+
+
+def _table(rows: Sequence[tuple[str | int, ...]], schema: pa.Schema, keys: int) -> pa.Table:
+    ordered = sorted(rows, key=lambda row: tuple(str(value).encode() for value in row[:keys]))
+    columns = zip(*ordered, strict=True) if ordered else [()] * len(schema)
+    arrays = [pa.array(values, type=f.type) for values, f in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _spell(rules: CountingRules) -> str:
+    return f"{rules.tagger.name} {rules.tagger.version} ({rules.tagger.digest[:8]}), {rules.normalisation}"
