@@ -30,6 +30,9 @@ _TEXT: Final = (
     "A street at night, wet from rain; people with umbrellas pass the lit window of a shop, painted in loose strokes",
     "On a wooden table stand a blue jug, three lemons, an open book and a pair of glasses, photographed from above.",
     "a close-up photo of a small bird on a branch, its feathers brown and white, the background soft and green",
+    "A small red circle stands on the left of a blue ground. On the right there is a large yellow square. The style of "
+    "the picture is flat and simple, with clean edges. A green star, a white cross, a black and an orange triangle.",
+    "On the middle there is a small purple star. A large black circle stands on the right of a white ground.",
     "The style of the image is flat, with bold outlines, few colours and large shapes, much like a printed poster.",
 )
 _VICUNA_TEMPLATE: Final = (
@@ -50,7 +53,7 @@ def make_tiny_models(out: Path, *, seed: int = 0) -> dict[str, Path]:
     return made
 
 
-def make_llava(directory: Path, *, image_px: int = 28, patch_px: int = 14) -> None:
+def make_llava(directory: Path, *, image_px: int = 56, patch_px: int = 14) -> None:
     """A LLaVA-1.5: CLIP vision tower, two-layer projector, Llama with grouped queries; (image_px/patch_px)² tokens."""
     tokenizer = _byte_level_tokenizer()
     image_processor = CLIPImageProcessorPil(
