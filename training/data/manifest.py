@@ -79,6 +79,13 @@ class Manifest:
         """SHARD/KEY of a row, for messages."""
         return f"{self.shard[row].as_py()}/{self.key[row].as_py()}"
 
+    def describe(self) -> str:
+        """How many samples there are and what was left out, for people."""
+        left_out = (
+            f" ({self.unmatched[0]:,} latents without text, {self.unmatched[1]:,} texts without latents left out)"
+        )
+        return f"{len(self):,} samples in {len(self.buckets)} buckets{left_out if any(self.unmatched) else ''}"
+
 
 def open_manifest(latents_url: str, text_url: str, max_unmatched: float = 0.0) -> Manifest:
     """Open and join the latents and the text data set.

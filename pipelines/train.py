@@ -1,0 +1,144 @@
+"""Train a PixArt on latents and text that were computed before.
+
+    python -m pipelines.train --latents DIR --text DIR --out RUN --model XL/2 --steps 150000
+    torchrun --nproc-per-node 8 -m pipelines.train --latents DIR --text DIR --out RUN ...
+
+The same command goes on from the newest checkpoint, at any number of processes, and does nothing once all steps are
+done. SIGTERM, SIGUSR1 and SIGINT save at the next step and end the run with exit code 143, 143 and 130.
+"""
+
+import argparse
+import os
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.errors import ExitCode, UserError
+from training.config import PRECISIONS, EmaConfig, OptimiserConfig, Recipe, RunConfig
+from training.models.config import PIXART_SIZES, PixArtConfig
+
+if TYPE_CHECKING:
+    from training.data.manifest import Manifest
+
+_BASES = (256, 512, 1024, 2048)  # resolutions of the aspect-bucket tables; a bucket has 0.9 to 1 times their area
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    options = parser().parse_args(arguments)
+    rank = int(os.environ.get("RANK", 0))
+    try:
+        train(options, rank)
+    except UserError as error:
+        print(f"train{f' (rank {rank})' if 'RANK' in os.environ else ''}: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return ExitCode.OK
+
+
+def train(options: argparse.Namespace, rank: int) -> None:
+    """Open the data, settle the configuration, train, print the summary on rank 0."""
+    from training.data.manifest import open_manifest
+    from training.metrics import table
+    from training.trainer import train as run
+
+    manifest = open_manifest(options.latents, options.text, options.max_unmatched)
+    summary = run(configure(options, manifest), manifest, lambda line: print(line, file=sys.stderr, flush=True))
+    if rank == 0:
+        print(table(summary))
+
+
+def configure(options: argparse.Namespace, manifest: "Manifest") -> RunConfig:
+    """The configuration that the options mean for this data."""
+    import torch
+
+    from training.checkpoint import file_digest
+
+    if options.init_from and not Path(options.init_from).is_file():
+        raise UserError(f"--init-from {options.init_from}: no such file. Check the path.")
+    on_cuda = options.device != "cpu" and torch.cuda.is_available()
+    recipe = Recipe(
+        manifest_digest=manifest.digest,
+        model=model_config(options.model, options.micro_conditions, manifest),
+        init_digest=file_digest(Path(options.init_from)) if options.init_from else "",
+        seed=options.seed,
+        global_batch=options.global_batch,
+        caption_drop=options.caption_drop,
+        precision=options.precision or ("bf16" if on_cuda else "fp32"),
+        optimiser=OptimiserConfig(
+            lr=options.lr, weight_decay=options.weight_decay, warmup_steps=options.warmup, clip=options.clip
+        ),
+        ema=EmaConfig(options.ema_decay, options.ema_warmup),
+    )
+    own = [field.name for field in fields(RunConfig) if field.name != "recipe"]
+    return RunConfig(recipe=recipe, **{name: getattr(options, name) for name in own})
+
+
+def model_config(name: str, micro_conditions: bool, manifest: "Manifest") -> PixArtConfig:
+    """The model of size `name` for this data: channels, text width, and positions for its resolution."""
+    size, facts = PIXART_SIZES[name], manifest.facts
+    base = resolution(manifest.buckets) // facts.downsample // size.patch
+    return replace(
+        size,
+        in_channels=facts.channels,
+        caption_channels=facts.dim,
+        text_tokens=facts.max_tokens,
+        micro_conditions=micro_conditions,
+        position_base=base,
+        position_scale=max(1.0, base / 32),  # 1 up to 512 px, 2 at 1024 px, as released
+    )
+
+
+def resolution(buckets: tuple[tuple[int, int], ...]) -> int:
+    """The base resolution in pixels of the largest bucket: that of its table, else the root of its area."""
+    area = max(height * width for height, width in buckets)
+    tabled = [base for base in _BASES if 0.89 * base**2 <= area <= base**2]
+    return tabled[0] if tabled else round(area**0.5)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    out = argparse.ArgumentParser(
+        prog="python -m pipelines.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    optimiser, ema = OptimiserConfig(), EmaConfig()
+
+    def option(group: argparse._ArgumentGroup, name: str, kind: type, default: object, text: str) -> None:
+        shown = "" if default in (None, "") else f" (default {default})"
+        group.add_argument(f"--{name}", type=kind, default=default, metavar=kind.__name__.upper(), help=text + shown)
+
+    data = out.add_argument_group("data")
+    data.add_argument("--latents", required=True, metavar="DIR", help="latents data set: directory or URL")
+    data.add_argument("--text", required=True, metavar="DIR", help="text data set of the same images")
+    option(data, "max-unmatched", float, 0.0, "share of samples that may lack latents or text")
+    option(data, "caption-drop", float, 0.1, "share of captions replaced by the empty one, for guidance")
+    option(data, "threads", int, 8, "threads that read samples, per process")
+    option(data, "prefetch", int, 4, "micro-batches read ahead, per process")
+    model = out.add_argument_group("model")
+    model.add_argument("--model", default="XL/2", choices=PIXART_SIZES, help="size (default XL/2, the paper's)")
+    model.add_argument("--micro-conditions", action="store_true", help="condition on original size and aspect ratio")
+    option(model, "init-from", str, "", "weights file to start from; all tensors must fit")
+    recipe = out.add_argument_group("training; a run is never resumed under other values of these but --steps")
+    option(recipe, "steps", int, 150_000, "optimiser steps in all")
+    option(recipe, "global-batch", int, 256, "samples a step, over all processes")
+    option(recipe, "lr", float, optimiser.lr, "learning rate of AdamW after warm-up")
+    option(recipe, "warmup", int, optimiser.warmup_steps, "optimiser steps of linear warm-up")
+    option(recipe, "weight-decay", float, optimiser.weight_decay, "of all parameters")
+    option(recipe, "clip", float, optimiser.clip, "largest norm of the gradient; beyond it is scaled down")
+    option(recipe, "ema-decay", float, ema.decay, "of the averaged weights")
+    recipe.add_argument("--no-ema-warmup", dest="ema_warmup", action="store_false", help="full decay from step 1")
+    option(recipe, "seed", int, 0, "of everything random")
+    recipe.add_argument("--precision", choices=PRECISIONS, help="default bf16 autocast on CUDA, else fp32")
+    run = out.add_argument_group("run")
+    run.add_argument("--out", required=True, metavar="RUN", help="run directory, local")
+    run.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
+    option(run, "micro-batch", int, 32, "most samples a process takes at a time; the rest is accumulated")
+    option(run, "log-every", int, 10, "steps a line of metrics")
+    option(run, "save-every", int, 1000, "steps a checkpoint")
+    option(run, "keep-checkpoints", int, 3, "newest checkpoints kept")
+    option(run, "max-skipped", int, 20, "stop after so many steps in a row without a finite gradient")
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+import dataclasses
+
+import pytest
+
+from schemas.errors import SchemaError, UserError
+from schemas.record import from_json, to_json
+from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig
+from training.models.config import PixArtConfig
+
+
+def recipe() -> Recipe:
+    return Recipe("d" * 32, PixArtConfig(), "", 0, 256, 0.1, "bf16", OptimiserConfig(), EmaConfig())
+
+
+def run() -> RunConfig:
+    return RunConfig(recipe(), "latents", "text", "out", 0.0, "", 10, 8, "cpu", 2, 2, 1, 5, 3, 20)
+
+
+def test_a_run_configuration_survives_the_way_to_disk_and_back() -> None:
+    assert from_json(RunConfig, to_json(run()), "config.json") == run()
+
+
+def test_an_unknown_key_is_an_error_that_names_it() -> None:
+    text = to_json(run()).replace('"lr"', '"learning_rate"')
+    with pytest.raises(SchemaError, match="unknown keys learning_rate"):
+        from_json(RunConfig, text, "config.json")
+
+
+def test_differences_name_each_value_that_changed() -> None:
+    other = dataclasses.replace(recipe(), seed=1, optimiser=OptimiserConfig(lr=1e-4))
+    assert recipe().differences(other) == ["seed was 0, now 1", "optimiser.lr was 2e-05, now 0.0001"]
+    assert recipe().differences(recipe()) == []
+
+
+def test_values_that_cannot_be_are_refused_in_one_line() -> None:
+    for change in ({"caption_drop": 1.5}, {"precision": "fp8"}, {"global_batch": 0}, {"seed": -1}):
+        with pytest.raises(UserError):
+            dataclasses.replace(recipe(), **change)
+    with pytest.raises(UserError, match="--save-every 0 is too small"):
+        dataclasses.replace(run(), save_every=0)

@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import torch
+
+from training.checkpoint import TrainState
+from training.data.plan import PlanState
+from training.distributed import World
+from training.metrics import METRICS, MetricsLog, Window, line, read_metrics, summarise, table
+
+WORLD = World(0, 1, torch.device("cpu"), None)
+NAN = float("nan")
+
+
+def window(state: TrainState | None = None) -> Window:
+    return Window(WORLD, state or TrainState(PlanState("d", 0, 4, 0)))
+
+
+def fill(into: Window, losses: list[float], norms: list[float] | None = None) -> None:
+    for loss, norm in zip(losses, norms or [1.0] * len(losses), strict=True):
+        into.add(torch.tensor([loss, loss / 2, loss / 2]), torch.tensor(norm))
+    into.settle()
+
+
+def test_a_record_holds_the_means_and_each_step() -> None:
+    filled = window()
+    fill(filled, [1.0, 3.0])
+    record = filled.record(step=2, images=8, lr=0.1)
+    assert (record["loss"], record["mse"], record["vb"]) == (2.0, 1.0, 1.0)
+    assert record["step_loss"] == [1.0, 3.0]
+    assert (record["steps"], record["images"], record["skipped"]) == (2, 8, 0)
+
+
+def test_skipped_steps_are_counted_with_their_longest_streak() -> None:
+    filled = window()
+    fill(filled, [1.0] * 6, [NAN, 1.0, NAN, float("inf"), NAN, 1.0])
+    assert (filled.skipped, filled.streak, filled.longest_streak) == (4, 0, 3)
+    filled.restart()
+    assert filled.longest_streak == 0
+
+
+def test_a_loss_that_is_not_finite_is_null_and_left_out_of_the_mean() -> None:
+    filled = window()
+    fill(filled, [1.0, NAN, 2.0])
+    record = filled.record(step=3, images=12, lr=0.1)
+    assert record["loss"] == 1.5
+    assert record["step_loss"] == [1.0, None, 2.0]
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_a_window_taken_up_again_goes_on_where_it_was() -> None:
+    whole, before = window(), window()
+    fill(whole, [1.0, 2.0, 3.0])
+    fill(before, [1.0, 2.0])
+    state = TrainState(PlanState("d", 0, 4, 2), rows=tuple(before.rows), seconds=5.0, data_wait=2.0)
+    after = window(state)
+    fill(after, [3.0])
+    record = after.record(3, 12, 0.1)
+    assert record["step_loss"] == whole.record(3, 12, 0.1)["step_loss"]
+    assert record["seconds"] >= 5.0
+    assert record["data_wait"] == 2.0
+
+
+def test_records_beyond_the_resumed_step_and_a_torn_last_line_are_cut_off(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0, 0)
+    for step in (2, 4, 6):
+        filled = window()
+        fill(filled, [float(step)] * 2)
+        log.write(filled.record(step, step * 4, 0.1))
+    log.close()
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step": 8, "ima')
+    MetricsLog(tmp_path, 4, 16).close()
+    assert [record["step"] for record in read_metrics(tmp_path)] == [2, 4]
+
+
+def test_the_summary_compares_the_first_ten_steps_with_the_last_ten(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0, 0)
+    for part in range(5):
+        filled = window()
+        fill(filled, [float(5 - part)] * 6)
+        log.write(filled.record(6 * (part + 1), 24 * (part + 1), 0.1))
+    log.close()
+    summary = summarise(tmp_path)
+    assert (summary.steps, summary.images_seen) == (30, 120)
+    assert summary.first_loss == (6 * 5 + 4 * 4) / 10
+    assert summary.last_loss == (6 * 1 + 4 * 2) / 10
+    assert "loss, first 10 steps" in table(summary)
+
+
+def test_the_line_for_people_says_what_was_skipped_and_what_is_not_finite() -> None:
+    filled = window()
+    fill(filled, [NAN, NAN], [NAN, NAN])
+    said = line(filled.record(2, 8, 0.1), 100)
+    assert "step 2/100" in said
+    assert "loss non-finite" in said
+    assert "SKIPPED 2" in said

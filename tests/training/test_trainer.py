@@ -1,0 +1,240 @@
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from schemas.errors import ExitCode, GuardError, InterruptedJobError, UserError
+from training import trainer
+from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig
+from training.data.manifest import Manifest, open_manifest
+from training.metrics import read_metrics
+from training.models.config import PixArtConfig
+from training.trainer import train
+from training.weights import load_weights
+
+MODEL = PixArtConfig(depth=2, hidden=32, heads=2, caption_channels=32, text_tokens=12, position_base=4)
+LEARN = OptimiserConfig(lr=1e-3, warmup_steps=2, clip=1.0)
+
+
+@pytest.fixture
+def manifest(write_features: Callable[..., Any]) -> Manifest:
+    made = write_features(buckets={(64, 64): 9, (32, 96): 5})
+    return open_manifest(str(made.latents), str(made.text))
+
+
+def configure(manifest: Manifest, out: Path, steps: int = 6, **changes: Any) -> RunConfig:
+    recipe = Recipe(manifest.digest, MODEL, "", 0, 4, 0.1, "fp32", LEARN, EmaConfig())
+    config = RunConfig(
+        recipe=recipe,
+        latents="latents",
+        text="text",
+        out=str(out),
+        max_unmatched=0.0,
+        init_from="",
+        steps=steps,
+        micro_batch=4,
+        device="cpu",
+        threads=2,
+        prefetch=2,
+        log_every=2,
+        save_every=3,
+        keep_checkpoints=20,
+        max_skipped=3,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def run(config: RunConfig, manifest: Manifest) -> list[str]:
+    said: list[str] = []
+    train(config, manifest, said.append)
+    return said
+
+
+def saved(run: Path, step: int) -> dict[str, bytes]:
+    """Every tensor of a checkpoint, bit by bit. (safetensors writes its metadata in any order, so files differ.)"""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    return {
+        f"{path.name}/{name}": tensor.numpy().tobytes()
+        for path in sorted(folder.glob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
+
+
+def step_losses(run: Path) -> list[float]:
+    return [loss for record in read_metrics(run) for loss in record["step_loss"]]
+
+
+def test_training_lowers_the_loss_and_leaves_weights_and_a_summary(manifest: Manifest, tmp_path: Path) -> None:
+    summary = train(configure(manifest, tmp_path / "run", steps=40, save_every=40), manifest, lambda _: None)
+    assert (summary.steps, summary.images_seen, summary.skipped_steps) == (40, 160, 0)
+    assert summary.first_loss is not None
+    assert summary.last_loss is not None
+    assert summary.last_loss < 0.9 * summary.first_loss
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["images_seen"] == 160
+    for kind in ("ema", "raw"):
+        config, tensors, metadata = load_weights(tmp_path / "run" / "weights" / f"{kind}.safetensors")
+        assert config == MODEL
+        assert metadata == {
+            "images_seen": "160",
+            "kind": kind,
+            "vae_scaling_factor": "0.18215",
+            "vae_shift_factor": "0.0",
+        }
+        assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("broken_off", [1, 2, 3, 5])
+def test_a_run_resumed_at_any_step_ends_bitwise_as_if_undisturbed(
+    manifest: Manifest, tmp_path: Path, broken_off: int
+) -> None:
+    run(configure(manifest, tmp_path / "whole"), manifest)
+    run(configure(manifest, tmp_path / "parts", steps=broken_off), manifest)
+    said = run(configure(manifest, tmp_path / "parts"), manifest)
+    assert f"going on from step {broken_off}" in said[0]
+    assert saved(tmp_path / "parts", 6) == saved(tmp_path / "whole", 6)
+    assert step_losses(tmp_path / "parts") == step_losses(tmp_path / "whole")
+
+
+def test_a_run_resumed_from_an_older_checkpoint_trains_the_lost_steps_again(manifest: Manifest, tmp_path: Path) -> None:
+    run(configure(manifest, tmp_path / "run"), manifest)
+    before, losses = saved(tmp_path / "run", 6), step_losses(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000006")
+    run(configure(manifest, tmp_path / "run"), manifest)
+    assert saved(tmp_path / "run", 6) == before
+    assert step_losses(tmp_path / "run") == losses
+
+
+def test_a_damaged_checkpoint_is_said_and_the_run_still_ends_the_same(manifest: Manifest, tmp_path: Path) -> None:
+    run(configure(manifest, tmp_path / "run"), manifest)
+    before = saved(tmp_path / "run", 6)
+    (tmp_path / "run" / "checkpoints" / "step-00000006" / "optimiser.safetensors").write_bytes(b"")
+    said = run(configure(manifest, tmp_path / "run"), manifest)
+    assert "step-00000006 is damaged (optimiser.safetensors has 0 bytes" in said[0]
+    assert saved(tmp_path / "run", 6) == before
+
+
+def test_accumulation_changes_the_losses_only_in_the_last_digits(manifest: Manifest, tmp_path: Path) -> None:
+    run(configure(manifest, tmp_path / "one"), manifest)
+    for micro_batch in (1, 2, 3):
+        out = tmp_path / f"accumulated-{micro_batch}"
+        run(configure(manifest, out, micro_batch=micro_batch), manifest)
+        assert step_losses(out) == pytest.approx(step_losses(tmp_path / "one"), rel=1e-5)
+
+
+def test_threads_prefetch_and_cadence_do_not_change_a_bit(manifest: Manifest, tmp_path: Path) -> None:
+    run(configure(manifest, tmp_path / "a"), manifest)
+    run(configure(manifest, tmp_path / "b", threads=7, prefetch=5, log_every=5, save_every=1), manifest)
+    assert saved(tmp_path / "a", 6) == saved(tmp_path / "b", 6)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, ExitCode.TERMINATED),
+        (signal.SIGUSR1, ExitCode.TERMINATED),
+        (signal.SIGINT, ExitCode.INTERRUPTED),
+    ],
+)
+def test_a_signal_saves_at_the_next_step_and_the_same_command_goes_on(
+    manifest: Manifest, tmp_path: Path, number: signal.Signals, code: ExitCode
+) -> None:
+    run(configure(manifest, tmp_path / "whole"), manifest)
+    config = configure(manifest, tmp_path / "run")
+
+    def ask_to_stop(line: str) -> None:
+        if line.startswith("step 2/"):
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(InterruptedJobError, match=f"stopped by {number.name} and saved at step 3") as stopped:
+        train(config, manifest, ask_to_stop)
+    assert stopped.value.exit_code == code
+    run(config, manifest)
+    assert saved(tmp_path / "run", 6) == saved(tmp_path / "whole", 6)
+    assert step_losses(tmp_path / "run") == step_losses(tmp_path / "whole")
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """Make the loss of these steps (counted from 1) not a number."""
+    calls = 0
+    add_noise = trainer.add_noise
+
+    def spoiled(*arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return add_noise(*arguments) * (float("nan") if calls in steps else 1.0)
+
+    monkeypatch.setattr(trainer, "add_noise", spoiled)
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, {2, 4})
+    said = run(configure(manifest, tmp_path / "run", save_every=1), manifest)
+    for skipped in (2, 4):
+        assert saved(tmp_path / "run", skipped - 1) == saved(tmp_path / "run", skipped)
+    assert saved(tmp_path / "run", 3) != saved(tmp_path / "run", 2)
+    assert "SKIPPED 2" in said[-1]
+    assert read_metrics(tmp_path / "run")[-1]["skipped"] == 2
+
+
+def test_too_many_skipped_steps_in_a_row_stop_the_run(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, {2, 3, 4})
+    with pytest.raises(GuardError, match="3 steps in a row up to step 4") as stopped:
+        run(configure(manifest, tmp_path / "run"), manifest)
+    assert stopped.value.exit_code == ExitCode.STOPPED
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(manifest: Manifest, tmp_path: Path) -> None:
+    config = configure(manifest, tmp_path / "run")
+    run(config, manifest)
+    recipe = dataclasses.replace(config.recipe, seed=1, optimiser=dataclasses.replace(LEARN, lr=2e-3))
+    with pytest.raises(UserError, match=r"seed was 0, now 1; optimiser\.lr was 0\.001, now 0\.002"):
+        run(dataclasses.replace(config, recipe=recipe, steps=9), manifest)
+
+
+def test_a_finished_run_says_that_there_is_nothing_to_do(manifest: Manifest, tmp_path: Path) -> None:
+    config = configure(manifest, tmp_path / "run")
+    run(config, manifest)
+    before = (tmp_path / "run" / "weights" / "ema.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "weights")
+    said = run(config, manifest)
+    assert len(said) == 1
+    assert "nothing to do" in said[0]
+    assert (tmp_path / "run" / "weights" / "ema.safetensors").read_bytes() == before
+
+
+def test_training_starts_from_given_weights(manifest: Manifest, tmp_path: Path) -> None:
+    run(configure(manifest, tmp_path / "first"), manifest)
+    weights = tmp_path / "first" / "weights" / "ema.safetensors"
+    still = dataclasses.replace(LEARN, lr=1e-30)
+    config = configure(manifest, tmp_path / "second", steps=1, init_from=str(weights))
+    run(dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, optimiser=still)), manifest)
+    start = load_weights(weights)[1]
+    for name, tensor in load_weights(tmp_path / "second" / "weights" / "raw.safetensors")[1].items():
+        assert torch.equal(tensor, start[name])
+
+
+def test_weights_of_another_shape_are_refused_with_the_tensors_named(manifest: Manifest, tmp_path: Path) -> None:
+    run(configure(manifest, tmp_path / "first"), manifest)
+    weights = str(tmp_path / "first" / "weights" / "ema.safetensors")
+    config = configure(manifest, tmp_path / "second", init_from=weights)
+    deeper = dataclasses.replace(config.recipe, model=dataclasses.replace(MODEL, depth=3))
+    with pytest.raises(UserError, match=r"tensors do not fit the model \(blocks\.2\."):
+        run(dataclasses.replace(config, recipe=deeper), manifest)
+
+
+def test_bf16_autocast_trains_on_a_cpu_too(manifest: Manifest, tmp_path: Path) -> None:
+    config = configure(manifest, tmp_path / "run", steps=2)
+    run(dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, precision="bf16")), manifest)
+    assert all(loss > 0 for loss in step_losses(tmp_path / "run"))

@@ -1,0 +1,218 @@
+"""Checkpoints that are whole or not there.
+
+    RUN/checkpoints/step-00000100/raw.safetensors        weights
+                                  ema.safetensors        averaged weights
+                                  optimiser.safetensors  AdamW's moments and step counts, by parameter name
+                                  state.json             clock, plan state, metrics not yet logged
+                                  recipe.json            what decides the weights
+                                  manifest.json          size and digest of each of these
+    RUN/checkpoints/latest                               name of the newest, written last
+
+A checkpoint is written beside its place as `step-00000100.tmp-PID`, files and folder are flushed to disk, and one
+rename puts it there; only then is `latest` replaced, and only after that are old ones removed. Reading trusts no name:
+the newest folder whose files agree with their manifest is taken.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import xxhash
+from safetensors import SafetensorError
+
+from schemas.errors import SchemaError, StorageError, UserError
+from schemas.record import from_json, to_json
+from training.data.plan import PLAN_VERSION, PlanState
+from training.weights import EMA_WEIGHTS, RAW_WEIGHTS
+
+RAW: Final = "raw.safetensors"
+EMA: Final = "ema.safetensors"
+OPTIMISER: Final = "optimiser.safetensors"
+STATE: Final = "state.json"
+RECIPE: Final = "recipe.json"
+_MANIFEST: Final = "manifest.json"
+_LATEST: Final = "latest"
+_FOLDER: Final = "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState:
+    """Where a run stands. `rows` are the steps since the last line of metrics, see training.metrics.Window."""
+
+    plan: PlanState
+    rows: tuple[tuple[float, ...], ...] = ()
+    seconds: float = 0.0  # since that line
+    data_wait: float = 0.0
+    skipped: int = 0  # steps skipped for a non-finite gradient so far
+    streak: int = 0  # of those, how many in a row up to now
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    name: str
+    bytes: int
+    digest: str  # xxh3_128
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    files: tuple[_File, ...]
+
+
+@contextmanager
+def locked_run(run: Path) -> Iterator[None]:
+    """Hold the run directory alone, until the block or the process ends.
+
+    Raises `UserError` if another process holds it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{run}: another training writes here. Wait for it, or choose another --out.") from None
+        yield
+
+
+def commit(run: Path, step: int, keep: int, write: Callable[[Path], None]) -> Path:
+    """Make the checkpoint of `step` from what `write` puts into the folder it is given, and keep the newest `keep`.
+
+    Raises `StorageError` if the disk refuses; what was there before is then untouched.
+    """
+    final = run / _FOLDER / _name(step)
+    aside = final.with_name(f"{final.name}.tmp-{os.getpid()}")
+    try:
+        aside.mkdir(parents=True)
+        write(aside)
+        files = tuple(_File(path.name, path.stat().st_size, file_digest(path)) for path in sorted(aside.iterdir()))
+        (aside / _MANIFEST).write_text(to_json(_Manifest(files)))
+        for path in aside.iterdir():
+            path.chmod(0o644)  # safetensors writes files that only their owner can read
+            _flush(path)
+        _flush(aside)
+        if final.exists():
+            _remove(final)
+        aside.rename(final)
+        _flush(final.parent)
+        replace_text(final.parent / _LATEST, final.name + "\n")
+        for old in _folders(run)[keep:]:
+            _remove(old)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise StorageError(f"{final}: cannot be written ({error}). Free space, then run the same command.") from None
+    return final
+
+
+def newest(run: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest whole checkpoint of a run, None if it has none at all. Says which damaged ones were passed over.
+
+    Clears away what killed processes left half-written; hold the lock. Raises `UserError` if all are damaged.
+    """
+    for leftover in (run / _FOLDER).glob("*.tmp-*"):
+        shutil.rmtree(leftover)
+    folders = _folders(run)
+    for folder in folders:
+        fault = _fault(folder)
+        if fault is None:
+            return folder
+        say(f"checkpoint {folder.name} is damaged ({fault}); looking for an older one")
+    if folders:
+        raise UserError(f"{run}: none of {len(folders)} checkpoints is whole. Restore one, or choose another --out.")
+    return None
+
+
+def load_state(folder: Path) -> TrainState:
+    """The state in a checkpoint. Raises `UserError` if it follows another version of the plan."""
+    state = from_json(TrainState, (folder / STATE).read_text(), str(folder / STATE))
+    if state.plan.plan_version != PLAN_VERSION:
+        raise UserError(
+            f"{folder}: follows plan v{state.plan.plan_version}, this latentmill v{PLAN_VERSION}. "
+            f"Go on with the latentmill that wrote it."
+        )
+    return state
+
+
+def publish_weights(run: Path, folder: Path) -> None:
+    """Put the checkpoint's weights where readers of the run look for them, without a second copy if the disk can."""
+    for name, place in ((RAW, RAW_WEIGHTS), (EMA, EMA_WEIGHTS)):
+        target = run / place
+        aside = target.with_name(f".{name}.partial")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside.unlink(missing_ok=True)
+        try:
+            os.link(folder / name, aside)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(folder / name, aside)
+            _flush(aside)
+        aside.replace(target)
+        aside.unlink(missing_ok=True)  # still there if both names were links to one file
+        _flush(target.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text)
+    _flush(aside)
+    aside.replace(path)
+    _flush(path.parent)
+
+
+def filefile_digest(path: Path) -> str:
+    """xxh3_128 of a file, as hexadecimal."""
+    return file_digest(path)
+
+
+def file_digest(path: Path) -> str:
+    """xxh3_128 of a file, as hexadecimal."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _folders(run: Path) -> list[Path]:
+    """The checkpoints of a run, newest first, whole or not."""
+    return sorted((path for path in (run / _FOLDER).glob("step-*") if ".tmp-" not in path.name), reverse=True)
+
+
+def _fault(folder: Path) -> str | None:
+    """Why a checkpoint cannot be used, None if it can."""
+    try:
+        manifest = from_json(_Manifest, (folder / _MANIFEST).read_text(), _MANIFEST)
+        for file in manifest.files:
+            path = folder / file.name
+            if path.stat().st_size != file.bytes:
+                return f"{file.name} has {path.stat().st_size} bytes, expected {file.bytes}"
+            if file_digest(path) != file.digest:
+                return f"{file.name} is not what was written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, UnicodeDecodeError, SchemaError) as error:
+        return str(error)
+    return None
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint; killed half-way, what is left does not look like one."""
+    doomed = folder.with_name(f"{folder.name}.tmp-removed")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""The whole configuration of a run, as it is saved in `run/config.json` and in each checkpoint.
+
+`Recipe` is what decides the weights; a run is never resumed under another one. The rest of `RunConfig` (paths, batch
+per device, cadence) may change from one start to the next.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Final
+
+from schemas.errors import UserError
+from training.models.config import PixArtConfig
+
+PRECISIONS: Final = ("bf16", "fp32")
+
+
+@dataclass(frozen=True, slots=True)
+class OptimiserConfig:
+    """AdamW at a constant rate after a linear warm-up, as the released PixArt-α stage configurations have it.
+
+    Weight decay applies to every parameter, biases and tables included, as there.
+    """
+
+    lr: float = 2e-5
+    weight_decay: float = 0.03
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-10
+    warmup_steps: int = 1000  # optimiser steps; 0 for none
+    clip: float = 0.01  # global L2 norm of the gradient
+
+
+@dataclass(frozen=True, slots=True)
+class EmaConfig:
+    """Exponential moving average of the weights. With warm-up the decay of step n is at most (1 + n) / (10 + n)."""
+
+    decay: float = 0.9999
+    warmup: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What decides the weights, and nothing else."""
+
+    manifest_digest: str
+    model: PixArtConfig
+    init_digest: str  # xxh3_128 of the weights file that training starts from; empty where drawn at random
+    seed: int
+    global_batch: int
+    caption_drop: float  # share of captions replaced by the null embedding
+    precision: str  # bf16: autocast over float32 weights; fp32
+    optimiser: OptimiserConfig
+    ema: EmaConfig
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision {self.precision!r} is unknown. Use one of {', '.join(PRECISIONS)}.")
+        if not 0 <= self.caption_drop <= 1:
+            raise UserError(f"--caption-drop {self.caption_drop} is no share. Use a number from 0 to 1.")
+        if min(self.global_batch, self.optimiser.lr, self.optimiser.clip) <= 0 or self.seed < 0:
+            raise UserError("--global-batch, --lr and --clip must be positive, and --seed not negative. Change them.")
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """One phrase for each value that `other` has otherwise, empty if none."""
+        mine, theirs = _flat(dataclasses.asdict(self)), _flat(dataclasses.asdict(other))
+        return [f"{name} was {mine[name]}, now {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """One start of a run."""
+
+    recipe: Recipe
+    latents: str
+    text: str
+    out: str
+    max_unmatched: float  # share of samples that may lack latents or text
+    init_from: str  # weights file; empty for none
+    steps: int
+    micro_batch: int  # most samples a rank takes at a time
+    device: str
+    threads: int  # that read samples, per rank
+    prefetch: int  # whole micro-batches read ahead, per rank
+    log_every: int  # steps
+    save_every: int  # steps
+    keep_checkpoints: int
+    max_skipped: int  # stop after as many steps in a row with a non-finite gradient
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "micro_batch", "threads", "prefetch", "log_every", "save_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small. Use at least 1.")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return out

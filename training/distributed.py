@@ -1,0 +1,66 @@
+"""The processes of a run: who we are, and the few things that all ranks do together."""
+
+import os
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from schemas.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among the others. `control` is a gloo group: what goes over it never waits for the GPU."""
+
+    rank: int
+    size: int
+    device: torch.device
+    control: dist.ProcessGroup | None
+
+    def largest(self, value: int) -> int:
+        """The largest of all ranks' values."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.control)
+        return int(tensor)
+
+    def from_first(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of all ranks' tensors, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def leave(self) -> None:
+        """Shut the process groups down."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def join_world(device: str) -> World:
+    """Join the run that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK), or be alone. `device`: auto, cpu or cuda."""
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda, but torch finds no CUDA device. Use --device cpu, or mend the driver.")
+    if device == "cpu" or not torch.cuda.is_available():
+        chosen = torch.device("cpu")
+    else:
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(chosen)
+    if size == 1:
+        return World(rank, size, chosen, None)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return World(rank, size, chosen, dist.new_group(backend="gloo"))

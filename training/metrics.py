@@ -1,0 +1,216 @@
+"""What a run says about itself: a line for people, `metrics.jsonl`, TensorBoard, and a summary computed from these.
+
+One record a line of `metrics.jsonl`:
+
+    step, images            the clock after the last step of the record
+    steps                   how many steps it covers
+    loss, mse, vb           means over them (over the finite ones); null if none is finite
+    step_loss               the loss of each
+    grad_norm, lr           of the last
+    seconds, data_wait      wall time, and how much of it rank 0's loop stood waiting for a batch
+    skipped                 steps skipped for a non-finite gradient, since the run began
+    peak_memory             bytes on rank 0 so far: of the GPU, else of the process
+"""
+
+import json
+import math
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from training.checkpoint import TrainState, replace_text
+from training.distributed import World
+
+METRICS: Final = "metrics.jsonl"
+SUMMARY: Final = "summary.json"
+_TERMS: Final = 3  # loss, mse, vb; then the gradient's norm
+_ENDS: Final = 10  # steps at each end of the run that the summary compares
+
+
+class Window:
+    """The steps since the last line. They stay on the device until `settle`, the only place where the host waits."""
+
+    def __init__(self, world: World, state: TrainState) -> None:
+        self.rows = list(state.rows)  # loss, mse, vb over the global batch, gradient norm: of each settled step
+        self.skipped, self.streak, self.longest_streak = state.skipped, state.streak, state.streak
+        self.data_wait = state.data_wait
+        self._world = world
+        self._started = time.perf_counter() - state.seconds
+        self._pending: list[Tensor] = []
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the last line."""
+        return time.perf_counter() - self._started
+
+    def add(self, terms: Tensor, norm: Tensor) -> None:
+        """Take in one step: `terms` [3], this rank's part of the means of loss, mse and vb, and the 0-d norm."""
+        self._pending.append(torch.cat([terms, norm[None]]))
+
+    def settle(self) -> None:
+        """Bring all steps to the host; every rank calls it at the same step."""
+        if not self._pending:
+            return
+        rows = torch.stack(self._pending)
+        self._pending.clear()
+        rows[:, :_TERMS] = self._world.total(rows[:, :_TERMS].contiguous())
+        for row in rows.tolist():
+            self.rows.append(tuple(row))
+            self.streak = 0 if math.isfinite(row[_TERMS]) else self.streak + 1
+            self.skipped += self.streak > 0
+            self.longest_streak = max(self.longest_streak, self.streak)
+
+    def restart(self) -> None:
+        """Begin a new line."""
+        self.rows.clear()
+        self.longest_streak = self.streak
+        self.data_wait, self._started = 0.0, time.perf_counter()
+
+    def record(self, step: int, images: int, lr: float) -> dict[str, Any]:
+        """The settled steps as a record of `metrics.jsonl`."""
+        means = dict(zip(("loss", "mse", "vb"), (_mean([row[i] for row in self.rows]) for i in range(3)), strict=True))
+        return {
+            "step": step,
+            "images": images,
+            "steps": len(self.rows),
+            **means,
+            "step_loss": [_finite(row[0]) for row in self.rows],
+            "grad_norm": _finite(self.rows[-1][_TERMS]),
+            "lr": lr,
+            "seconds": self.seconds,
+            "data_wait": self.data_wait,
+            "skipped": self.skipped,
+            "peak_memory": _peak_memory(self._world.device),
+        }
+
+
+class MetricsLog:
+    """Rank 0's record of a run. Records from beyond `step`, left by a killed process, are cut off when it is opened."""
+
+    def __init__(self, run: Path, step: int, images: int) -> None:
+        kept = [record for record in read_metrics(run) if record["step"] <= step]
+        replace_text(run / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = (run / METRICS).open("a")
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=images + 1)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        for name in ("loss", "mse", "vb", "grad_norm", "lr"):
+            if record[name] is not None:
+                self._board.add_scalar(f"train/{name}", record[name], record["images"])
+        rate = (record["images"] / record["step"]) * record["steps"] / record["seconds"]
+        self._board.add_scalar("speed/images_per_second", rate, record["images"])
+        self._board.add_scalar("speed/data_wait_share", record["data_wait"] / record["seconds"], record["images"])
+
+    def close(self) -> None:
+        """Flush everything to its file."""
+        self._file.close()
+        self._board.close()
+
+
+def line(record: dict[str, Any], steps: int) -> str:
+    """A record as a line for people; `steps` is where the run ends."""
+    seconds_a_step = record["seconds"] / record["steps"]
+    values = [f"{name} {_number(record[name])}" for name in ("loss", "mse", "vb")]
+    parts = [
+        f"step {record['step']:,}/{steps:,}",
+        f"images {record['images']:,}",
+        *values,
+        f"grad {_number(record['grad_norm'])}",
+        f"{record['images'] / record['step'] / seconds_a_step:,.1f} img/s",
+        f"data wait {record['data_wait'] / record['seconds']:.1%}",
+        f"ETA {_duration((steps - record['step']) * seconds_a_step)}",
+    ]
+    return "  ".join(parts + [f"SKIPPED {record['skipped']}"] * bool(record["skipped"]))
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The records of `metrics.jsonl`; without the last one if a killed process left it unfinished."""
+    path = run / METRICS
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(text) for text in lines if text.endswith("\n")]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a run did, over all its starts. Losses are null where no step of the ten was finite."""
+
+    steps: int
+    images_seen: int
+    skipped_steps: int
+    first_loss: float | None  # mean of the first 10 steps
+    last_loss: float | None  # mean of the last 10
+    seconds: float  # in steps and checkpoints that count: without start-up, and what a kill undid
+    images_per_second: float
+    data_wait_share: float
+    peak_memory_bytes: int
+
+
+def summarise(run: Path) -> RunSummary:
+    """The summary of the run directory `run`, from its metrics alone."""
+    records = read_metrics(run)
+    losses = [loss for record in records for loss in record["step_loss"]]
+    seconds = sum(record["seconds"] for record in records)
+    return RunSummary(
+        steps=records[-1]["step"],
+        images_seen=records[-1]["images"],
+        skipped_steps=records[-1]["skipped"],
+        first_loss=_mean(losses[:_ENDS]),
+        last_loss=_mean(losses[-_ENDS:]),
+        seconds=seconds,
+        images_per_second=records[-1]["images"] / seconds,
+        data_wait_share=sum(record["data_wait"] for record in records) / seconds,
+        peak_memory_bytes=max(record["peak_memory"] for record in records),
+    )
+
+
+def table(summary: RunSummary) -> str:
+    """The summary for people."""
+    rows = [
+        ("steps", f"{summary.steps:,}"),
+        ("images seen", f"{summary.images_seen:,}"),
+        ("skipped steps", f"{summary.skipped_steps:,}"),
+        (f"loss, first {_ENDS} steps", _number(summary.first_loss)),
+        (f"loss, last {_ENDS} steps", _number(summary.last_loss)),
+        ("time in steps", _duration(summary.seconds)),
+        ("images a second", f"{summary.images_per_second:,.1f}"),
+        ("waiting for data", f"{summary.data_wait_share:.1%}"),
+        ("peak memory", f"{summary.peak_memory_bytes / 2**30:.2f} GiB"),
+    ]
+    return "\n".join(f"{name:<22}{value:>14}" for name, value in rows)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return statistics.fmean(finite) if finite else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> str:
+    return "non-finite" if value is None else f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

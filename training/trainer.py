@@ -1,0 +1,251 @@
+"""Train a PixArt on precomputed latents and text: one loop, one clock.
+
+Images seen is the clock, and a step is images seen / global batch; plan, learning rate, EMA and randomness are
+functions of it. The loss is the mean over the global batch, so neither the number of ranks nor gradient accumulation
+changes the gradient, but for the order of floating-point sums.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from schemas.errors import GuardError, UserError
+from schemas.record import from_json, to_json
+from training import checkpoint as ckpt
+from training.config import Recipe, RunConfig
+from training.data.collate import Batch, Sampler
+from training.data.manifest import Manifest
+from training.data.plan import Plan, Policy, accumulation_of
+from training.data.prefetch import Prefetcher, Share, micro_batches
+from training.data.reader import Reader
+from training.diffusion.loss import diffusion_loss
+from training.diffusion.schedule import Schedule, add_noise
+from training.distributed import World, join_world
+from training.ema import Ema
+from training.metrics import SUMMARY, MetricsLog, RunSummary, Window, line, summarise
+from training.models.pixart import PixArt
+from training.optimiser import Optimiser, learning_rate
+from training.stopping import StopSignals, interrupted
+from training.weights import load_weights, save_weights
+
+CONFIG: Final = "config.json"
+Say = Callable[[str], None]
+
+
+def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
+    """Train, or go on training, in the run directory `config.out`; the summary of the whole run.
+
+    Under torchrun every rank calls this. `say` gets the lines for people, on rank 0 only. Raises `UserError` for a run
+    directory of another recipe, `InterruptedJobError` after a signal (the run is saved first), `GuardError` after
+    `max_skipped` skipped steps in a row, `DatasetError` for damaged data, `StorageError` where a disk refuses.
+    """
+    world = join_world(config.device)
+    run = Path(config.out)
+    with contextlib.ExitStack() as stack:
+        stack.callback(world.leave)
+        signals = stack.enter_context(StopSignals())
+        folder: Path | None = None
+        if world.rank == 0:
+            stack.enter_context(ckpt.locked_run(run))
+            folder = ckpt.newest(run, say)
+            _check_recipe(run, folder, config.recipe)
+            ckpt.replace_text(run / CONFIG, to_json(config))
+        folder = world.from_first(folder)
+        if folder is not None and ckpt.load_state(folder).plan.step >= config.steps:
+            if world.rank == 0:
+                say(f"{run} has done its {config.steps:,} steps: nothing to do. Ask for more --steps to go on.")
+                ckpt.publish_weights(run, folder)
+            return _finish(run, world)
+        training = Training(config, manifest, world)
+        state = training.resume(folder) if folder is not None else ckpt.TrainState(training.plan.state(0))
+        training.loop(state, signals, say if world.rank == 0 else lambda _: None)
+        return _finish(run, world)
+
+
+class Training:
+    """Everything that a loop needs, on one rank."""
+
+    def __init__(self, config: RunConfig, manifest: Manifest, world: World) -> None:
+        recipe = config.recipe
+        self._config, self._recipe, self._manifest, self._world = config, recipe, manifest, world
+        self._run = Path(config.out)
+        self._schedule = Schedule()
+        self._accumulation = accumulation_of(recipe.global_batch, config.micro_batch, world.size)
+        self.plan = Plan(manifest.bucket, manifest.digest, recipe.seed, Policy(recipe.global_batch))
+        torch.manual_seed(recipe.seed)
+        self._model = PixArt(recipe.model)
+        if config.init_from:
+            load_initial(self._model, Path(config.init_from))
+        self._model.to(world.device).train()
+        self._ema = Ema(self._model, recipe.ema)
+        self._optimiser = Optimiser(self._model, recipe.optimiser)
+
+    def resume(self, folder: Path) -> ckpt.TrainState:
+        """Take over the checkpoint in `folder`."""
+        self._model.load_state_dict(load_weights(folder / ckpt.RAW)[1])
+        self._ema.load_state_dict(load_weights(folder / ckpt.EMA)[1])
+        self._optimiser.load_state_dict(load_file(folder / ckpt.OPTIMISER))
+        return ckpt.load_state(folder)
+
+    def loop(self, state: ckpt.TrainState, signals: StopSignals, say: Say) -> None:
+        """Train from `state` to the last step."""
+        config, world, step = self._config, self._world, state.plan.step
+        model = self._distributed()
+        log = MetricsLog(self._run, step, state.plan.images_seen) if world.rank == 0 else None
+        batches = self._batches(range(step, config.steps))
+        say(self._header(step))
+        window = Window(world, state)
+        with contextlib.ExitStack() as stack:
+            stack.callback(batches.close)
+            if log is not None:
+                stack.callback(log.close)
+            stream = iter(batches)
+            while step < config.steps:
+                terms = self._accumulate(model, stream, window)
+                norm = self._optimiser.step(step)
+                self._ema.update(step, norm.isfinite())
+                window.add(terms, norm)
+                step += 1
+                asked = world.largest(signals.received)
+                ends = step == config.steps or asked
+                if step % config.log_every == 0 or ends:
+                    self._log(step, window, log, say)
+                if step % config.save_every == 0 or ends:
+                    self._save(step, window)
+                if asked:
+                    raise interrupted(asked, step)
+
+    def _accumulate(self, model: nn.Module, stream: Iterator[Batch], window: Window) -> Tensor:
+        """Forward and backward over this rank's part of a global batch; its part of the mean loss, mse and vb, [3]."""
+        terms = torch.zeros(3, device=self._world.device)
+        for micro_step in range(self._accumulation):
+            asked = time.perf_counter()
+            batch = next(stream).to(self._world.device)
+            window.data_wait += time.perf_counter() - asked
+            with contextlib.ExitStack() as unsynced:
+                if isinstance(model, DistributedDataParallel) and micro_step < self._accumulation - 1:
+                    unsynced.enter_context(model.no_sync())
+                loss = self._loss(model, batch) / self._recipe.global_batch
+                # DDP takes the mean over ranks where the global batch needs the sum.
+                torch.autograd.backward(loss[0] * self._world.size)
+            terms += loss.detach()
+        return terms
+
+    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Loss, mse and vb, each summed over the samples of `batch`: [3]."""
+        noised = add_noise(self._schedule, batch.latents, batch.noise, batch.timesteps)
+        with torch.autocast(self._world.device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
+            output = model(noised, batch.timesteps, batch.text, batch.text_lengths, batch.sizes)
+        return torch.stack(
+            [t.sum() for t in diffusion_loss(self._schedule, output, batch.latents, batch.noise, batch.timesteps)]
+        )
+
+    def _log(self, step: int, window: Window, log: MetricsLog | None, say: Say) -> None:
+        window.settle()
+        self._guard(step, window)
+        if log is not None:
+            images = self.plan.state(step).images_seen
+            record = window.record(step, images, learning_rate(self._recipe.optimiser, step - 1))
+            log.write(record)
+            say(line(record, self._config.steps))
+        window.restart()
+
+    def _guard(self, step: int, window: Window) -> None:
+        if window.longest_streak >= self._config.max_skipped:
+            raise GuardError(
+                f"{window.longest_streak} steps in a row up to step {step} had a gradient that is not finite, and were "
+                f"skipped. Lower --lr or look at the data; the last checkpoint is in {self._run}."
+            )
+
+    def _save(self, step: int, window: Window) -> None:
+        window.settle()
+        self._guard(step, window)
+        if self._world.rank == 0:
+            state = ckpt.TrainState(
+                plan=self.plan.state(step),
+                rows=tuple(window.rows),
+                seconds=window.seconds,
+                data_wait=window.data_wait,
+                skipped=window.skipped,
+                streak=window.streak,
+            )
+            folder = ckpt.commit(self._run, step, self._config.keep_checkpoints, lambda at: self._write(at, state))
+            ckpt.publish_weights(self._run, folder)
+        self._world.from_first(None)
+
+    def _write(self, folder: Path, state: ckpt.TrainState) -> None:
+        facts, recipe = self._manifest.facts, self._recipe
+        metadata = {
+            "images_seen": str(state.plan.images_seen),
+            "vae_scaling_factor": repr(facts.scaling_factor),
+            "vae_shift_factor": repr(facts.shift_factor),
+        }
+        weights = self._model.state_dict()
+        save_weights(folder / ckpt.RAW, weights, recipe.model, {**metadata, "kind": "raw"})
+        averaged = weights | self._ema.state_dict()
+        save_weights(folder / ckpt.EMA, averaged, recipe.model, {**metadata, "kind": "ema"})
+        save_file({name: t.cpu() for name, t in self._optimiser.state_dict().items()}, folder / ckpt.OPTIMISER)
+        (folder / ckpt.STATE).write_text(to_json(state))
+        (folder / ckpt.RECIPE).write_text(to_json(recipe))
+
+    def _distributed(self) -> nn.Module:
+        if self._world.size == 1:
+            return self._model
+        devices = [self._world.device] if self._world.device.type == "cuda" else None
+        return DistributedDataParallel(self._model, device_ids=devices, gradient_as_bucket_view=True)
+
+    def _batches(self, steps: range) -> Prefetcher:
+        share = Share(self._world.rank, self._world.size, self._accumulation)
+        recipe, config = self._recipe, self._config
+        sampler = Sampler(
+            self._manifest, Reader(self._manifest), recipe.seed, recipe.caption_drop, self._schedule.timesteps
+        )
+        work = micro_batches(self.plan, share, steps)
+        return Prefetcher(sampler, work, config.threads, config.prefetch, pin=self._world.device.type == "cuda")
+
+    def _header(self, step: int) -> str:
+        parameters = sum(p.numel() for p in self._model.parameters())
+        return (
+            f"{parameters / 1e6:,.1f}M parameters, {self._manifest.describe()}, "
+            f"global batch {self._recipe.global_batch} = {self._world.size} ranks × {self._accumulation} micro-steps, "
+            f"{self._recipe.precision} on {self._world.device.type}, "
+            f"{'from' if step == 0 else 'going on from'} step {step:,}"
+        )
+
+
+def load_initial(model: PixArt, path: Path) -> None:
+    """Start `model` from a weights file. Raises `UserError`, naming the first keys, unless all keys and shapes fit."""
+    tensors, wanted = load_weights(path)[1], model.state_dict()
+    odd = sorted(set(tensors) ^ set(wanted))
+    odd += sorted(name for name in set(tensors) & set(wanted) if tensors[name].shape != wanted[name].shape)
+    if odd:
+        raise UserError(f"{path}: {len(odd)} tensors do not fit the model ({', '.join(odd[:3])}). Use other weights.")
+    model.load_state_dict(tensors)
+
+
+def _check_recipe(run: Path, folder: Path | None, recipe: Recipe) -> None:
+    if folder is not None:
+        before = from_json(Recipe, (folder / ckpt.RECIPE).read_text(), str(folder / ckpt.RECIPE))
+    elif (run / CONFIG).exists():
+        before = from_json(RunConfig, (run / CONFIG).read_text(), str(run / CONFIG)).recipe
+    else:
+        return
+    differences = before.differences(recipe)
+    if differences:
+        raise UserError(
+            f"{run} was begun otherwise: {'; '.join(differences)}. Give the same settings, or choose another --out."
+        )
+
+
+def _finish(run: Path, world: World) -> RunSummary:
+    summary = world.from_first(summarise(run))
+    if world.rank == 0:
+        ckpt.replace_text(run / SUMMARY, to_json(summary))
+    return summary
