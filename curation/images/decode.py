@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 from PIL import ExifTags, Image, ImageFile
 from PIL.AvifImagePlugin import SUPPORTED as AVIF_SUPPORTED
@@ -82,6 +82,7 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PILLOWS_LIMIT: Final = 178_956_970  # pixels above which some of its readers refuse by themselves
 _SIDEWAYS: Final = (5, 6, 7, 8)
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 
@@ -103,15 +104,18 @@ class DecodePolicy:
     background: tuple[int, ...] = (255, 255, 255)  # RGB, under transparent pixels
     formats: tuple[str, ...] = SUPPORTED
     exif_orientation: bool = True  # False leaves the pixels as stored; TIFF, where it is no metadata, is always turned
-    frame: Literal["first"] = "first"  # of animations, of pages, of MPO
+    frame: str = "first"  # the only choice: of animations, of pages, of MPO
     version: int = DECODE_VERSION
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.formats) - set(SUPPORTED))
         if unknown:
             raise UserError(f"decode policy: cannot decode {', '.join(unknown)}; choose from {', '.join(SUPPORTED)}.")
-        if self.min_side < 1 or self.max_pixels < 1 or not self.max_aspect >= 1:
-            raise UserError("decode policy: min_side, max_pixels and max_aspect must be at least 1.")
+        if self.min_side < 1 or not 1 <= self.max_pixels <= _PILLOWS_LIMIT or not self.max_aspect >= 1:
+            raise UserError(
+                f"decode policy: min_side {self.min_side} and max_aspect {self.max_aspect} must be at least 1, "
+                f"and max_pixels {self.max_pixels} within 1 and {_PILLOWS_LIMIT}."
+            )
         if len(self.background) != 3 or not all(0 <= c <= 255 for c in self.background):
             raise UserError(f"decode policy: background {self.background} is not three values of 0 to 255.")
         if self.frame != "first" or self.version != DECODE_VERSION:
@@ -140,7 +144,8 @@ def decode(data: bytes, policy: DecodePolicy, *, at_least: tuple[int, int] | Non
     """Decode `data` under `policy`.
 
     `at_least` (height, width) in px allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides
-    stay at least that large, or as large as they are.
+    stay at least that large, or as large as they are. Ask for twice the size that you want: a picture resized by less
+    than two after a scaled decode shows the loss (38 dB on SA-1B against 52 dB from twice the size up).
 
     Raises ValueError if `at_least` is not positive.
     """
@@ -221,7 +226,9 @@ def _refuse_size(height: int, width: int, policy: DecodePolicy) -> Refusal | Non
 def _orientation(image: ImageFile.ImageFile, policy: DecodePolicy, notes: list[str]) -> int:
     """The EXIF orientation, 1 to 8. Metadata that cannot be read say nothing: 1, and a note."""
     exif = _attempt(image.getexif, "EXIF", _READER_ERRORS)
-    if isinstance(exif, Refusal):
+    if isinstance(exif, Refusal) or (
+        image.info.get("exif") and not exif
+    ):  # JPEG's reader hides the error, and reads on
         notes.append("bad-exif")
         return 1
     orientation = exif.get(ExifTags.Base.Orientation)

@@ -77,7 +77,7 @@ def _to_bytes(image: Image.Image, facts: SampleFacts) -> npt.NDArray[np.uint8]:
     if not np.isfinite(samples).all():
         raise ValueError("samples are not finite")
     black, white = _black_and_white(image.mode, samples, facts)
-    grey = np.rint((samples - black) * (255.0 / max(white - black, 1e-12))).astype(np.uint8)
+    grey = np.rint((samples - black) * 255.0 / max(white - black, 1e-12)).astype(np.uint8)
     return 255 - grey if facts.white_is_zero else grey
 
 
