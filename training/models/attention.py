@@ -23,7 +23,7 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor)
     `key_bias` [B, 1, 1, L] is that of `padding_bias`. Padded rows must be finite: 0 times NaN is NaN.
     Returns [B, heads, N, d].
     """
-    with _masked_backends(query.device):
+    with masked_backends(query.device):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=key_bias.to(query.dtype))
 
 
@@ -42,5 +42,6 @@ def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return bias[:, None, None, :]
 
 
-def _masked_backends(device: torch.device) -> AbstractContextManager[None]:
+def masked_backends(device: torch.device) -> AbstractContextManager[None]:
+    """Within it, a masked call on `device` picks among the back-ends that are right with a mask."""
     return sdpa_kernel(_MASKED_BACKENDS) if device.type == "cuda" else nullcontext()

@@ -12,7 +12,12 @@ _NORM_EPS = 1e-6
 
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """LayerNorm without affine of x [B, N, D], then times (1 + scale) plus shift, both [B, 1, D]."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=_NORM_EPS), 1 + scale)
+    return F.layer_norm(x, x.shape[-1:], eps=_NORM_EPS) * (1 + scale) + shift
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, N, D] to [B, heads, N, D / heads], a view."""
+    return x.view(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(1, 2)
 
 
 class SelfAttention(nn.Module):
@@ -27,8 +32,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, D]."""
         batch, tokens, hidden = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, hidden // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         attended = self_attention(query, key, value).transpose(1, 2).reshape(batch, tokens, hidden)
         out: Tensor = self.proj(attended)
         return out
@@ -47,10 +51,8 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, text: Tensor, key_bias: Tensor) -> Tensor:
         """x [B, N, D], text [B, L, D], key_bias [B, 1, 1, L] (`attention.padding_bias`) to [B, N, D]."""
         batch, tokens, hidden = x.shape
-        head = hidden // self.heads
-        query = self.q_linear(x).view(batch, tokens, self.heads, head).transpose(1, 2)
-        kv = self.kv_linear(text).view(batch, text.shape[1], 2, self.heads, head)
-        key, value = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        query = split_heads(self.q_linear(x), self.heads)
+        key, value = (split_heads(part, self.heads) for part in self.kv_linear(text).chunk(2, dim=-1))
         attended = cross_attention(query, key, value, key_bias).transpose(1, 2).reshape(batch, tokens, hidden)
         out: Tensor = self.proj(attended)
         return out
@@ -73,9 +75,9 @@ class PixArtBlock(nn.Module):
     def forward(self, x: Tensor, text: Tensor, key_bias: Tensor, modulation: Tensor) -> Tensor:
         """x [B, N, D], text [B, L, D], key_bias [B, 1, 1, L], modulation [B, 6, D] to [B, N, D]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).chunk(6, dim=1)
-        x = torch.addcmul(x, gate1, self.attn(modulated_norm(x, shift1, scale1)))
+        x = x + gate1 * self.attn(modulated_norm(x, shift1, scale1))
         x = x + self.cross_attn(x, text, key_bias)
-        return torch.addcmul(x, gate2, self.mlp(modulated_norm(x, shift2, scale2)))
+        return x + gate2 * self.mlp(modulated_norm(x, shift2, scale2))
 
 
 class FinalLayer(nn.Module):

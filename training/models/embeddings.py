@@ -116,4 +116,5 @@ class PatchEmbedder(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """[B, C, H, W] to [B, H / patch * W / patch, D]."""
         tokens: Tensor = self.proj(latents)
-        return tokens.flatten(2).transpose(1, 2)
+        # Contiguous, because every sum in the residual stream would inherit the transposed layout.
+        return tokens.flatten(2).transpose(1, 2).contiguous()

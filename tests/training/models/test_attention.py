@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.models.attention import cross_attention, key_mask, padding_bias, self_attention
+from training.models.attention import cross_attention, key_mask, masked_backends, padding_bias, self_attention
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
@@ -58,6 +58,16 @@ def test_no_gradient_reaches_padded_rows() -> None:
 
 def test_the_mask_counts_true_rows() -> None:
     assert key_mask(torch.tensor([1, 3]), 3).tolist() == [[True, False, False], [True, True, True]]
+
+
+def test_on_cuda_the_masked_call_may_use_neither_cudnn_nor_flash() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.flash_sdp_enabled()
+    with masked_backends(torch.device("cuda")):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert not torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()
+        assert torch.backends.cuda.math_sdp_enabled()
+    assert before == (torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.flash_sdp_enabled())
 
 
 @pytest.mark.gpu
