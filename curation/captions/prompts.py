@@ -25,7 +25,7 @@ class Prompt:
     @property
     def fields(self) -> frozenset[str]:
         """The fields that the template uses."""
-        return frozenset(name for _, name, _, _ in string.Formatter().parse(self.template) if name)
+        return frozenset(name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None)
 
     def text(self, caption: str | None, label: int | None, extra: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
         """The prompt for one sample, and the fields it lacked.

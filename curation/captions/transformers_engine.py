@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, LogitsProcessorList
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, LogitsProcessorList
 
 from curation.captions.engine import Completion, Request
+from curation.captions.onevision import OnevisionPictureProcessor
 from curation.captions.sampling import TokenChooser
 from curation.checkpoints import Checkpoint
 from curation.images.resize import pad_to_square
@@ -46,7 +47,9 @@ class TransformersEngine:
         self._decoding, self._device = decoding, device
         where = {"revision": checkpoint.revision} if checkpoint.revision else {}
         try:
-            self.processor: Any = AutoProcessor.from_pretrained(checkpoint.source, **where)
+            kind = AutoConfig.from_pretrained(checkpoint.source, **where).model_type
+            processor_class = OnevisionPictureProcessor if kind == "llava_onevision" else AutoProcessor
+            self.processor: Any = processor_class.from_pretrained(checkpoint.source, **where)
             self.model: Any = AutoModelForImageTextToText.from_pretrained(
                 checkpoint.source, dtype=DTYPES[dtype], **where
             )

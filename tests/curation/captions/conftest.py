@@ -1,0 +1,150 @@
+"""Tiny checkpoints of the three LLaVA architectures, with random weights."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessorPil,
+    LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessorPil,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
+
+from curation.captions.onevision import OnevisionPictureProcessor
+from curation.captions.transformers_engine import Decoding, TransformersEngine
+from curation.checkpoints import resolve_checkpoint
+from curation.demo.models import _VICUNA_TEMPLATE, _byte_level_tokenizer, make_llava
+
+
+@pytest.fixture(scope="session")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("checkpoints") / "llava"
+    torch.manual_seed(0)
+    make_llava(directory, image_px=28)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def llava_next(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("checkpoints") / "llava-next"
+    torch.manual_seed(0)
+    tokenizer = _byte_level_tokenizer()
+    grid = [[28, 56], [56, 28], [56, 56]]
+    processor = LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessorPil(
+            size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
+        ),
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=_VICUNA_TEMPLATE,
+    )
+    config = LlavaNextConfig(
+        vision_config=_clip(),
+        text_config=LlamaConfig(**_language(tokenizer)),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=grid,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        image_seq_length=4,
+    )
+    LlavaNextForConditionalGeneration(config).eval().save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def llava_onevision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("checkpoints") / "llava-onevision"
+    torch.manual_seed(0)
+    tokenizer = _byte_level_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<video>"]})
+    tokenizer.video_token = "<video>"
+    grid = [[28, 28], [28, 56], [56, 28], [56, 56]]
+    processor = OnevisionPictureProcessor(
+        image_processor=LlavaOnevisionImageProcessorPil(size={"height": 28, "width": 28}, image_grid_pinpoints=grid),
+        tokenizer=tokenizer,
+        num_image_tokens=4,
+        vision_feature_select_strategy="full",
+        chat_template=_VICUNA_TEMPLATE,
+        vision_aspect_ratio="anyres_max_4",
+    )
+    language = {**_language(tokenizer), "vocab_size": len(tokenizer)}
+    config = LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=28,
+            patch_size=14,
+        ),
+        text_config=Qwen2Config(**language),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=grid,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_4",
+    )
+    LlavaOnevisionForConditionalGeneration(config).eval().save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
+
+
+def _clip() -> CLIPVisionConfig:
+    return CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )
+
+
+def _language(tokenizer: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+@pytest.fixture(scope="session")
+def engine(llava: Path) -> TransformersEngine:
+    return open_engine(llava, Decoding(max_new_tokens=12))
+
+
+def open_engine(directory: Path, decoding: Decoding) -> TransformersEngine:
+    return TransformersEngine(
+        resolve_checkpoint(str(directory), None), dtype="float32", device="cpu", decoding=decoding
+    )
+
+
+@pytest.fixture(scope="session")
+def make_engine() -> Any:
+    return open_engine
+
+
+@pytest.fixture(scope="session")
+def picture() -> Any:
+    def make(number: int, height: int = 40, width: int = 60) -> Image.Image:
+        noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        return Image.fromarray(noise)
+
+    return make
