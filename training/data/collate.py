@@ -79,9 +79,10 @@ def collate(samples: Sequence[Sample], pin: bool) -> Batch:
     """Stack samples of one bucket; text is padded to the longest, rounded up to a multiple of 8."""
     lengths = [len(sample.text) for sample in samples]
     longest = -(-max(lengths) // TEXT_MULTIPLE) * TEXT_MULTIPLE
-    text = torch.zeros(len(samples), longest, samples[0].text.shape[1], dtype=torch.float16, pin_memory=pin)
-    for i, sample in enumerate(samples):
-        text.numpy()[i, : lengths[i]] = sample.text
+    text = torch.empty(len(samples), longest, samples[0].text.shape[1], dtype=torch.float16, pin_memory=pin)
+    for row, sample in zip(text.numpy(), samples, strict=True):
+        row[: len(sample.text)] = sample.text
+        row[len(sample.text) :] = 0
 
     def stacked(field: Callable[[Sample], NDArray[np.float32]]) -> Tensor:
         out = torch.empty(len(samples), *field(samples[0]).shape, pin_memory=pin)

@@ -1,0 +1,165 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from pipelines.train import main, model_config, parser, resolution
+from schemas.errors import ExitCode
+from training.data.manifest import open_manifest
+
+Write = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
+
+
+def arguments(features: Any, out: Path, *more: str) -> list[str]:
+    data = ["--latents", str(features.latents), "--text", str(features.text), "--out", str(out)]
+    recipe = [
+        "--model",
+        "tiny/2",
+        "--steps",
+        "6",
+        "--global-batch",
+        "8",
+        "--lr",
+        "1e-3",
+        "--warmup",
+        "2",
+        "--clip",
+        "1",
+    ]
+    return [*data, *recipe, "--device", "cpu", "--log-every", "2", "--save-every", "3", *more]
+
+
+def on_two_ranks(command: list[str]) -> str:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, "-m", "pipelines.train", *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def saved(run: Path, step: int) -> dict[str, bytes]:
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    return {
+        f"{path.name}/{name}": tensor.numpy().tobytes()
+        for path in sorted(folder.glob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
+
+
+def step_losses(run: Path) -> list[float]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [loss for record in records for loss in record["step_loss"]]
+
+
+def test_a_run_tells_its_progress_and_ends_with_a_summary(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = write_features()
+    assert main(arguments(features, tmp_path / "run")) == ExitCode.OK
+    said = capsys.readouterr()
+    assert "12 samples in 1 buckets" in said.err
+    assert "step 6/6  images 48  loss " in said.err
+    assert "loss, last 10 steps" in said.out
+    assert main(arguments(features, tmp_path / "run")) == ExitCode.OK
+    assert "nothing to do" in capsys.readouterr().err
+
+
+def test_the_model_is_shaped_by_the_data(write_features: Write) -> None:
+    features = write_features(buckets={(64, 64): 6, (32, 96): 3}, dim=48, max_tokens=20)
+    config = model_config("tiny/2", False, open_manifest(str(features.latents), str(features.text)))
+    assert (config.caption_channels, config.in_channels, config.text_tokens) == (48, 4, 20)
+    assert (config.position_base, config.position_scale) == (4, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("buckets", "expected"),
+    [
+        (((256, 256),), 256),
+        (((128, 512), (144, 448)), 256),
+        (((512, 2048), (1024, 1024)), 1024),
+        (((496, 512), (256, 992)), 512),
+        (((64, 64),), 64),
+    ],
+)
+def test_the_resolution_is_that_of_the_bucket_table(buckets: tuple[tuple[int, int], ...], expected: int) -> None:
+    assert resolution(buckets) == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--latents", "/nowhere"), "no dataset.json there"),
+        (("--init-from", "/nowhere/ema.safetensors"), "no such file"),
+        (("--global-batch", "0"), "--global-batch"),
+        (("--caption-drop", "2"), "--caption-drop 2.0 is no share"),
+        (("--device", "cuda"), "no CUDA device"),
+        (("--micro-batch", "0"), "--micro-batch 0 is too small"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], said: str
+) -> None:
+    if "cuda" in more:
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("there is a CUDA device")
+    assert main(arguments(write_features(), tmp_path / "run", *more)) == ExitCode.BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.startswith("train: ")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+def test_another_recipe_in_the_same_directory_is_refused(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = write_features()
+    assert main(arguments(features, tmp_path / "run", "--steps", "1")) == ExitCode.OK
+    capsys.readouterr()
+    assert main(arguments(features, tmp_path / "run", "--seed", "5", "--clip", "0.5")) == ExitCode.BAD_INPUT
+    assert "seed was 0, now 5; optimiser.clip was 1.0, now 0.5" in capsys.readouterr().err
+
+
+def test_help_does_not_load_torch() -> None:
+    code = "import sys; from pipelines.train import parser; parser().format_help(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_every_default_is_shown_in_the_help() -> None:
+    text = " ".join(parser().format_help().split())
+    for action in parser()._actions:
+        if isinstance(action.default, int | float) and not isinstance(action.default, bool):
+            assert f"(default {action.default})" in text
+
+
+def test_two_ranks_agree_with_one_and_resume_bitwise(write_features: Write, tmp_path: Path) -> None:
+    features = write_features(buckets={(64, 64): 12, (32, 96): 9})
+    assert main(arguments(features, tmp_path / "one")) == ExitCode.OK
+    said = on_two_ranks(arguments(features, tmp_path / "two", "--micro-batch", "2"))
+    assert "global batch 8 = 2 ranks × 2 micro-steps" in said
+    assert step_losses(tmp_path / "two") == pytest.approx(step_losses(tmp_path / "one"), rel=1e-5)
+
+    on_two_ranks(arguments(features, tmp_path / "parts", "--micro-batch", "2", "--steps", "4"))
+    said = on_two_ranks(arguments(features, tmp_path / "parts", "--micro-batch", "2"))
+    assert "going on from step 4" in said
+    assert saved(tmp_path / "parts", 6) == saved(tmp_path / "two", 6)
+
+    (tmp_path / "parts" / "checkpoints" / "step-00000006" / "state.json").unlink()
+    assert main(arguments(features, tmp_path / "parts")) == ExitCode.OK
+    assert step_losses(tmp_path / "parts") == pytest.approx(step_losses(tmp_path / "one"), rel=1e-5)
