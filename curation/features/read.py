@@ -1,0 +1,40 @@
+"""Read features back by their index: for checking and reporting. Training has a reader of its own."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import xxhash
+
+from schemas.dataset import LedgerEntry, index_path, tar_path
+from schemas.errors import DatasetError
+from schemas.reading import Dataset
+from schemas.tables import LATENTS_INDEX, TEXT_INDEX
+
+_SCHEMAS = {schema.kind: schema for schema in (LATENTS_INDEX, TEXT_INDEX)}
+
+
+def read_features(dataset: Dataset, entry: LedgerEntry) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.float16]]]:
+    """Each (row of the index, array) of the unit of `entry`, in order, with the digest of the bytes checked.
+
+    The array is [2, C, h, w] of a latents dataset and [N, D] of a text dataset. Raises `DatasetError` where the tar
+    does not hold what the index says.
+    """
+    schema = _SCHEMAS[dataset.info.kind]
+    with dataset.fs.open(dataset.path(index_path(entry.unit)), "rb") as file:
+        parquet = pq.ParquetFile(file)
+        schema.check(parquet.schema_arrow, f"{dataset.url}/{index_path(entry.unit)}")
+        rows = parquet.read().to_pylist()
+    with dataset.fs.open(dataset.path(tar_path(entry.unit)), "rb") as tar:
+        for row in rows:
+            tar.seek(row["offset"])
+            content = tar.read(row["bytes"])
+            if xxhash.xxh64_intdigest(content) != row["xxh64"]:
+                raise DatasetError(
+                    f"{dataset.url}/{tar_path(entry.unit)}: the bytes of {row['key']} are not what the index says. "
+                    f"Remove this file and run pipelines.{dataset.info.stage} again."
+                )
+            yield row, np.load(io.BytesIO(content), allow_pickle=False)
