@@ -170,7 +170,8 @@ def _damaged(content: bytes, kind: int) -> bytes:
 
 
 class _Shard:
-    """A tar under its final name only once it is complete."""
+    """A tar that is put in place once it is complete, and only if that changes it: an unchanged shard stays untouched,
+    so that what was made from it stays current."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._buffer = path, io.BytesIO()
@@ -180,7 +181,13 @@ class _Shard:
         return self._tar
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is None:
-            self._tar.finish()
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_bytes(self._buffer.getvalue())
+        if error is not None:
+            return
+        self._tar.finish()
+        content = self._buffer.getvalue()
+        if self._path.exists() and self._path.read_bytes() == content:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self._path.with_suffix(".tar.part")
+        aside.write_bytes(content)
+        aside.replace(self._path)

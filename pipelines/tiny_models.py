@@ -1,0 +1,71 @@
+"""`python -m pipelines.tiny_models`: small LLaVA, autoencoder and T5 checkpoints with the true architectures."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.command import parser, run
+from schemas.errors import ExitCode, UserError
+
+_RECIPE = "recipe.json"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make the checkpoints, unless they are there."""
+    command = parser(
+        "tiny_models",
+        "Write llava/, vae/ and t5/: small checkpoints of the true architectures, for trying the flow without a hub.",
+    )
+    command.add_argument("--out", required=True, metavar="DIR", help="where the three directories go")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random weights (default 0)")
+    command.add_argument(
+        "--teach-steps",
+        type=int,
+        default=150,
+        metavar="N",
+        help="steps that teach the LLaVA to describe generated pictures (default 150, about 20 s; 0 leaves it random)",
+    )
+    options = command.parse_args(arguments)
+    if options.teach_steps < 0:
+        raise UserError("--teach-steps must not be negative.")
+    out = Path(options.out)
+    recipe = {"version": 1, "seed": options.seed, "teach_steps": options.teach_steps}
+    if (out / _RECIPE).exists():
+        if json.loads((out / _RECIPE).read_text()) != recipe:
+            raise UserError(f"{out}: holds checkpoints made with other settings. Name another --out, or remove it.")
+        print(f"nothing to do: the checkpoints are in {out}")
+        return ExitCode.OK
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: not empty, and not made by this command. Name another --out.")
+
+    from curation.demo.models import make_tiny_models
+    from curation.demo.teach import teach_llava
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        made = make_tiny_models(aside, seed=options.seed)
+        if options.teach_steps:
+            print(
+                f"teaching the small LLaVA to describe generated pictures, {options.teach_steps} steps ...", flush=True
+            )
+            loss = teach_llava(made["llava"], steps=options.teach_steps, seed=options.seed)
+            print(f"its last loss: {loss:.2f} nats a token")
+        (aside / _RECIPE).write_text(json.dumps(recipe) + "\n")
+        aside.chmod(0o755)
+        if out.exists():
+            out.rmdir()
+        os.replace(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    for name in made:
+        size = sum(file.stat().st_size for file in (out / name).rglob("*") if file.is_file())
+        print(f"{out / name}: {size / 1e6:.2f} MB")
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    run(main)
