@@ -1,7 +1,7 @@
 """`python -m pipelines.demo`: the whole flow on generated pictures with small checkpoints, on a CPU, without network.
 
-Every step is one of the ordinary commands, run as a person would run it and printed before it starts. A second run finds
-everything current and does nothing.
+Every step is one of the ordinary commands, run as a person would run it and printed before it starts. A second run
+finds everything current and does nothing.
 """
 
 import shlex
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     print(
         f"\nThe whole flow took {time.perf_counter() - start:.0f} s. Look at:\n"
         f"  {out / 'report.html'}   what the data is: funnel, captions, nouns, pictures, features, times\n"
-        f"  {out / 'samples' / 'grid.png'}   what the small model draws after {options.steps} steps: blurs, it is tiny\n"
+        f"  {out / 'samples' / 'grid.png'}   what the tiny model draws after {options.steps} steps: blurs\n"
         f"  {out / 'run'}   checkpoints, weights, TensorBoard files\n"
         f"Run it again: everything is current, so nothing is done."
     )
@@ -63,26 +63,84 @@ def steps(out: Path, workers: int, training_steps: int) -> list[tuple[str, list[
         ("small checkpoints of the true architectures", ["pipelines.tiny_models", "--out", str(models)]),
         (
             "captions: LLaVA on Ray",
-            ["pipelines.caption", *pictures, "--model", str(models / "llava"), "--t5-tokenizer", t5]
-            + ["--out", captions, "--max-new-tokens", "96", "--unit-rows", "32", "--workers", str(workers)],
+            [
+                "pipelines.caption",
+                *pictures,
+                "--model",
+                str(models / "llava"),
+                "--t5-tokenizer",
+                t5,
+                "--out",
+                captions,
+                "--max-new-tokens",
+                "96",
+                "--unit-rows",
+                "32",
+                "--workers",
+                str(workers),
+            ],
         ),
         ("nouns: the paper's Table 1", ["pipelines.nouns", "--captions", captions, "--out", nouns]),
         ("latents: VAE posteriors", ["pipelines.latents", *pictures, "--vae", vae, "--size", "128", "--out", latents]),
         ("text: T5 embeddings", ["pipelines.text", "--captions", captions, "--t5", t5, "--out", text]),
         (
             "training: a small PixArt",
-            ["pipelines.train", "--latents", latents, "--text", text, "--out", trained, "--model", "tiny/2"]
-            + ["--steps", str(training_steps), "--global-batch", "16", "--lr", "1e-3", "--device", "cpu"],
+            [
+                "pipelines.train",
+                "--latents",
+                latents,
+                "--text",
+                text,
+                "--out",
+                trained,
+                "--model",
+                "tiny/2",
+                "--steps",
+                str(training_steps),
+                "--global-batch",
+                "16",
+                "--lr",
+                "1e-3",
+                "--device",
+                "cpu",
+            ],
         ),
         (
             "sampling: pictures from prompts",
-            ["pipelines.sample", "--run", trained, "--t5", t5, "--vae", vae, "--out", str(out / "samples")]
-            + ["--device", "cpu", "--prompts", *_PROMPTS],
+            [
+                "pipelines.sample",
+                "--run",
+                trained,
+                "--t5",
+                t5,
+                "--vae",
+                vae,
+                "--out",
+                str(out / "samples"),
+                "--device",
+                "cpu",
+                "--prompts",
+                *_PROMPTS,
+            ],
         ),
         (
             "report",
-            ["pipelines.report", "--captions", captions, "--nouns", nouns, "--latents", latents, "--text", text]
-            + ["--run", trained, *pictures, "--out", str(out / "report.html")],
+            [
+                "pipelines.report",
+                "--captions",
+                captions,
+                "--nouns",
+                nouns,
+                "--latents",
+                latents,
+                "--text",
+                text,
+                "--run",
+                trained,
+                *pictures,
+                "--out",
+                str(out / "report.html"),
+            ],
         ),
     ]
 

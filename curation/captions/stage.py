@@ -88,12 +88,14 @@ class CaptionWorker:
         stage = self._stage
         sink = writer.table(table_path(unit.name), CAPTIONS)
         side = self._engine.wanted_px
+        # Twice the model's side: scaled decoding to the side itself would cost the later resize its quality.
+        at_least = (2 * side, 2 * side) if side else None
         samples = decoded_samples(
             stage.target,
             unit,
             stage.source,
             stage.policy,
-            at_least=(side, side) if side else None,
+            at_least=at_least,
             threads=stage.decode_threads,
             ahead=2 * stage.batch_size,
             clock=clock,

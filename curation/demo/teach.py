@@ -39,7 +39,7 @@ def teach_llava(
         optimiser.step()
         schedule.step()
     model.eval().save_pretrained(directory)
-    return float(loss)
+    return float(loss.detach())
 
 
 def _batch(processor: Any, scenes: list[Scene]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
