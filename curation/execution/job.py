@@ -16,6 +16,7 @@ from rich.console import Console
 from curation.execution.inline import InlineExecutor
 from curation.execution.plan import Ledger, ShardPlan
 from curation.execution.progress import Progress
+from curation.execution.ray_environment import prepare_ray_environment
 from curation.execution.run_unit import UnitDone, UnitFailed
 from curation.execution.signals import Interruption, interruptible
 from curation.execution.stage import Stage, Unit
@@ -199,7 +200,8 @@ def _run_due(
 def _executor(options: JobOptions) -> Executor:
     if not options.use_ray:
         return InlineExecutor(options.attempts)
-    from curation.execution.ray_pool import RayExecutor, RayOptions  # Ray takes a second to import
+    prepare_ray_environment(options.ray_address)
+    from curation.execution.ray_pool import RayExecutor, RayOptions  # only now: Ray reads its environment at import
 
     pool = RayOptions(options.workers, options.cpus_per_worker, options.gpus_per_worker, options.ray_address)
     return RayExecutor(pool, options.attempts)

@@ -5,8 +5,6 @@ order in which units end never shows. Only paths travel through Ray; the object 
 """
 
 import itertools
-import os
-import secrets
 import signal
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -119,12 +117,7 @@ class RayExecutor:
             ray.shutdown()
 
     def _start(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         address = self._options.address
-        if address is None:
-            # Ray's own default depends on what an earlier run left in the home directory.
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         workers = self._options.workers
         need = {"CPU": self._options.cpus * workers, "GPU": self._options.gpus * workers}
         local = {} if address else {"num_cpus": max(1, round(need["CPU"])), "include_dashboard": False}
@@ -132,7 +125,8 @@ class RayExecutor:
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"--ray-address {address}: cannot join the cluster ({error}). Is it up?") from None
+            what = f"--ray-address {address}: cannot join the cluster" if address else "Ray cannot be started here"
+            raise UserError(f"{what} ({_one_line(error)}). Is it up, and is /tmp writable?") from error
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaces it by one that exits with a traceback
         have = ray.cluster_resources()
         for name, amount in need.items():
