@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     compute = Compute(options.device, default_dtype(options.dtype, options.device), options.cpu_threads)
     if not job_options(options).use_ray:
         compute.require_device()
-    checkpoint = resolve_checkpoint(options.t5, options.revision)
+    checkpoint = resolve_checkpoint(options.t5, options.revision, needs=("config.json", "tokenizer.json|spiece.model"))
     target = Target(options.out)
     stage = TextStage(
         target=target,

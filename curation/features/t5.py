@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ from curation.checkpoints import Checkpoint
 from curation.features.compute import Compute, repeatable
 from curation.features.loading import load_model, read_config
 from schemas.errors import UserError
+
+_PLAIN_ENGLISH: Final = "the picture shows a"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +96,10 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
         raise UserError(f"{checkpoint.source}: its tokenizer does not load ({lines[0][:160]}).") from error
     if tokenizer.eos_token_id is None or list(tokenizer("").input_ids) != [tokenizer.eos_token_id]:
         raise UserError(f"{checkpoint.source}: its tokenizer adds no end token, so it is not a T5's. Get it again.")
+    # Where its files are missing the library makes up an empty tokenizer, for which every word is unknown.
+    if tokenizer.unk_token_id in tokenizer(_PLAIN_ENGLISH).input_ids:
+        raise UserError(
+            f"{checkpoint.source}: its tokenizer does not know {_PLAIN_ENGLISH!r}. Are tokenizer.json or spiece.model "
+            f"missing there?"
+        )
     return tokenizer
