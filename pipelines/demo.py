@@ -15,10 +15,10 @@ from pipelines.command import parser, run
 from schemas.errors import ExitCode
 
 _PROMPTS = (
-    "A large red circle stands on the middle of a plain white ground.",
+    "A large red circle stands in the middle of a plain white ground.",
     "A small blue square stands on the left of a plain yellow ground.",
     "A large green star stands on the right of a plain black ground.",
-    "A large yellow triangle stands on the middle of a plain blue ground.",
+    "A large yellow triangle stands in the middle of a plain blue ground.",
 )
 
 

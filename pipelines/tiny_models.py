@@ -24,9 +24,9 @@ def main(arguments: Sequence[str]) -> int:
     command.add_argument(
         "--teach-steps",
         type=int,
-        default=150,
+        default=200,
         metavar="N",
-        help="steps that teach the LLaVA to describe generated pictures (default 150, about 20 s; 0 leaves it random)",
+        help="steps that teach the LLaVA to describe generated pictures (default 200, about 20 s; 0 leaves it random)",
     )
     options = command.parse_args(arguments)
     if options.teach_steps < 0:

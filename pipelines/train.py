@@ -8,6 +8,7 @@ done. SIGTERM, SIGUSR1 and SIGINT save at the next step and end the run with exi
 """
 
 import argparse
+import errno
 import os
 import sys
 from dataclasses import fields, replace
@@ -21,6 +22,7 @@ from training.models.config import PIXART_SIZES, PixArtConfig
 if TYPE_CHECKING:
     from training.data.manifest import Manifest
 
+_STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _BASES = (256, 512, 1024, 2048)  # resolutions of the aspect-bucket tables; a bucket has 0.9 to 1 times their area
 
 
@@ -28,24 +30,34 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parser().parse_args(arguments)
     rank = int(os.environ.get("RANK", 0))
+    name = f"train (rank {rank})" if "RANK" in os.environ else "train"
     try:
         train(options, rank)
     except UserError as error:
-        print(f"train{f' (rank {rank})' if 'RANK' in os.environ else ''}: {error}", file=sys.stderr, flush=True)
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in _STORAGE_ERRORS:
+            raise
+        print(f"{name}: {error}. Free or unlock the disk, then run the same command.", file=sys.stderr, flush=True)
+        return ExitCode.STORAGE
     return ExitCode.OK
 
 
 def train(options: argparse.Namespace, rank: int) -> None:
     """Open the data, settle the configuration, train, print the summary on rank 0."""
     from training.data.manifest import open_manifest
-    from training.metrics import table
+    from training.metrics import summarise, table
     from training.trainer import train as run
 
     manifest = open_manifest(options.latents, options.text, options.max_unmatched)
-    summary = run(configure(options, manifest), manifest, lambda line: print(line, file=sys.stderr, flush=True))
+    try:
+        run(configure(options, manifest), manifest, lambda line: print(line, file=sys.stderr, flush=True))
+    except InterruptedJobError:
+        print(table(summarise(Path(options.out))) if rank == 0 else "", end="")
+        raise
     if rank == 0:
-        print(table(summary))
+        print(table(summarise(Path(options.out))))
 
 
 def configure(options: argparse.Namespace, manifest: "Manifest") -> RunConfig:

@@ -32,7 +32,7 @@ _TEXT: Final = (
     "a close-up photo of a small bird on a branch, its feathers brown and white, the background soft and green",
     "A small red circle stands on the left of a blue ground. On the right there is a large yellow square. The style of "
     "the picture is flat and simple, with clean edges. A green star, a white cross, a black and an orange triangle.",
-    "On the middle there is a small purple star. A large black circle stands on the right of a white ground.",
+    "In the middle there is a small purple star. A large black circle stands on the right of a white ground.",
     "The style of the image is flat, with bold outlines, few colours and large shapes, much like a printed poster.",
 )
 _VICUNA_TEMPLATE: Final = (

@@ -30,6 +30,7 @@ _COLOURS: Final = {
 _GROUNDS: Final = ("white", "black", "blue", "green", "yellow", "orange")
 SHAPES: Final = ("circle", "square", "triangle", "cross", "star")
 _PLACES: Final = {"left": 0.22, "middle": 0.5, "right": 0.78}
+_WHERE: Final = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
 _SIZES: Final = {"small": 0.10, "large": 0.18}
 _ASPECTS: Final = ((256, 256), (256, 320), (320, 256), (256, 384))
 _NOISE_TEXTS: Final = (
@@ -70,10 +71,10 @@ class Scene:
         """All there is to see, in sentences."""
         first = self.things[0]
         text = (
-            f"A {first.size} {first.colour} {first.shape} stands on the {first.place} of a plain {self.ground} ground."
+            f"A {first.size} {first.colour} {first.shape} stands {_WHERE[first.place]} of a plain {self.ground} ground."
         )
         for thing in self.things[1:]:
-            text += f" On the {thing.place} there is a {thing.size} {thing.colour} {thing.shape}."
+            text += f" {_WHERE[thing.place].capitalize()} there is a {thing.size} {thing.colour} {thing.shape}."
         return text + " The style of the picture is flat and simple, with clean edges."
 
 
@@ -81,11 +82,13 @@ def scene(seed: int, number: int) -> Scene:
     """The scene of that number; a pure function of its arguments."""
     random = np.random.Generator(np.random.Philox(key=[seed, number]))
     ground = str(random.choice(_GROUNDS))
-    places = list(random.permutation(list(_PLACES)))[: int(random.integers(1, 4))]
-    colours = [c for c in _COLOURS if c != ground]
+    places = sorted(random.permutation(len(_PLACES))[: int(random.integers(1, 4))])  # told from left to right
+    colours, sizes, names = [c for c in _COLOURS if c != ground], list(_SIZES), list(_PLACES)
     things = tuple(
-        Thing(str(random.choice(SHAPES)), str(random.choice(colours)), str(random.choice(list(_SIZES))), str(place))
-        for place in places
+        Thing(
+            str(random.choice(SHAPES)), str(random.choice(colours)), str(random.choice(list(_SIZES))), list(_PLACES)[p]
+        )
+        for p in places
     )
     height, width = _ASPECTS[int(random.integers(len(_ASPECTS)))]
     kind = random.random()
