@@ -6,6 +6,7 @@ grouping, and the sum equals the counts of all captions at once. Same counts, sa
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import pyarrow as pa
@@ -138,20 +139,21 @@ def no_counts(rules: CountingRules) -> NounCounts:
     return NounCounter(rules).counts()
 
 
+def count_texts(counter: NounCounter, column: str, texts: Sequence[str | None], tagger: Tagger) -> None:
+    """Tag `texts` and count them as captions of `column`. None, and text of white space alone, counts as empty."""
+    present = [text for text in texts if text is not None and text.strip()]
+    counter.add_empty(column, len(texts) - len(present))
+    for caption in tagger.tag(present):
+        counter.add_caption(column, caption)
+
+
 def count_captions(column: str, texts: Iterable[str | None], tagger: Tagger) -> NounCounts:
-    """Tag and count `texts` as caption column `column`. None, and text of white space alone, counts as empty."""
+    """The counts of all `texts` as caption column `column`; they are read a few thousand at a time."""
     counter = NounCounter(CountingRules(tagger.info, tagger.normalisation))
     counter.add_empty(column, rows=0)
-    waiting: list[str] = []
-    for text in texts:
-        if text is None or not text.strip():
-            counter.add_empty(column)
-            continue
-        waiting.append(text)
-        if len(waiting) == _CHUNK:
-            _count_tagged(counter, column, waiting, tagger)
-            waiting = []
-    _count_tagged(counter, column, waiting, tagger)
+    remaining = iter(texts)
+    while chunk := list(islice(remaining, _CHUNK)):
+        count_texts(counter, column, chunk, tagger)
     return counter.counts()
 
 
@@ -177,11 +179,6 @@ def merge_counts(rules: CountingRules, parts: Iterable[NounCounts]) -> NounCount
 def counts_of_tables(rules: CountingRules, nouns: pa.Table, totals: pa.Table) -> NounCounts:
     """The counts in the two tables of a unit, as they were written under `rules`."""
     return _sum(rules, [NounCounts(rules, nouns, totals)])
-
-
-def _count_tagged(counter: NounCounter, column: str, texts: Sequence[str], tagger: Tagger) -> None:
-    for caption in tagger.tag(texts):
-        counter.add_caption(column, caption)
 
 
 def _sum(rules: CountingRules, parts: Sequence[NounCounts]) -> NounCounts:

@@ -22,7 +22,7 @@ _PREFIX, _SUFFIX = 1, 3  # the characters that spaCy's PREFIX and SUFFIX feature
 class VariantRates:
     """Shares of the training text, in [0, 1]. The three casings exclude each other.
 
-    `rare_word_scale` is s in the chance s / (s + n) that a word seen n times is replaced by an unknown one of its kind; 0 is never.
+    `rare_word_scale` is s in the chance s / (s + n) that a word seen n times is replaced by an unknown one; 0 is never.
     """
 
     lower: float = 0.2

@@ -1,0 +1,112 @@
+"""The noun stage: captions of a unit in, its mergeable counts out; and the counts of a whole dataset."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from curation.execution.clock import PhaseClock
+from curation.execution.stage import StageSpec, Unit
+from curation.nouns.counting import CountingRules, NounCounter, NounCounts, count_texts, counts_of_tables, merge_counts
+from curation.nouns.inputs import CaptionRow, caption_rows
+from curation.nouns.tagger import Normalisation, Tagger, TaggerInfo, load_tagger
+from curation.shards.unit_writer import UnitWriter
+from schemas.dataset import table_path
+from schemas.errors import UserError
+from schemas.reading import Dataset
+from schemas.status import RejectReason
+from schemas.tables import NOUN_TOTALS, NOUNS
+
+TOTALS_DIR: Final = "totals"
+
+_STAGE_VERSION: Final = 1
+_ROWS_AT_ONCE: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class NounStage:
+    """Counts the nouns of `columns`. `tagger` is what `load_tagger` takes; `rules` what it turned out to be."""
+
+    columns: tuple[str, ...]
+    tagger: str | None
+    rules: CountingRules
+
+    @property
+    def spec(self) -> StageSpec:
+        """Who this stage is."""
+        return StageSpec(
+            name="nouns",
+            version=_STAGE_VERSION,
+            schema=NOUNS,
+            config={
+                "columns": list(self.columns),
+                "tagger": dataclasses.asdict(self.rules.tagger),
+                "normalisation": self.rules.normalisation.value,
+                "counted": "tokens tagged NOUN or PROPN that have a letter",
+            },
+        )
+
+    def open(self) -> "NounWorker":
+        """Load the tagger. Raises `UserError` if it is not the one that the job was planned with."""
+        tagger = load_tagger(self.tagger, self.rules.normalisation)
+        if tagger.info != self.rules.tagger:
+            raise UserError(
+                f"tagger {self.rules.tagger.name}: this worker has {tagger.info}, the job was planned with "
+                f"{self.rules.tagger}. Install the same spaCy and pipeline everywhere."
+            )
+        return NounWorker(self, tagger)
+
+
+class NounWorker:
+    """A loaded tagger."""
+
+    def __init__(self, stage: NounStage, tagger: Tagger) -> None:
+        self._stage, self._tagger = stage, tagger
+
+    def process(self, unit: Unit, writer: UnitWriter, clock: PhaseClock) -> None:
+        """Count the unit's rows. A row that cannot be read is refused; a row without a caption counts as empty."""
+        counter = NounCounter(self._stage.rules)
+        for column in self._stage.columns:
+            counter.add_empty(column, rows=0)
+        rows = enumerate(caption_rows(unit.url, self._stage.columns))
+        while batch := self._read(rows, writer, clock):
+            with clock.phase("model"):
+                for column in self._stage.columns:
+                    captions = [caption for row in batch for caption in row.captions[column]]
+                    count_texts(counter, column, captions, self._tagger)
+        counts = counter.counts()
+        with clock.phase("write"):
+            writer.table(table_path(unit.name), NOUNS, row_per_key=False).write_table(counts.nouns)
+            totals = writer.table(f"{TOTALS_DIR}/{table_path(unit.name)}", NOUN_TOTALS, row_per_key=False)
+            totals.write_table(counts.totals)
+        for name in ("captions", "empty", "nouns", "propns"):
+            writer.count(name, sum(counts.total(column, name) for column in self._stage.columns))
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _read(self, rows: Any, writer: UnitWriter, clock: PhaseClock) -> list[CaptionRow]:
+        """The next rows that can be read; empty at the end of the unit."""
+        batch: list[CaptionRow] = []
+        with clock.phase("read"):
+            for number, row in rows:
+                if row.fault:
+                    writer.reject(str(number), RejectReason.BAD_METADATA, row.fault)
+                    continue
+                writer.keep(str(number))
+                batch.append(row)
+                if len(batch) == _ROWS_AT_ONCE:
+                    break
+        return batch
+
+
+def rules_of(config: Mapping[str, Any]) -> CountingRules:
+    """The counting rules in the `config` of a nouns dataset."""
+    return CountingRules(TaggerInfo(**config["tagger"]), Normalisation(config["normalisation"]))
+
+
+def read_counts(dataset: Dataset) -> NounCounts:
+    """The merged counts of all whole units of a nouns dataset, in memory bounded by the result and 64 units."""
+    rules = rules_of(dataset.info.config)
+    pairs = zip(dataset.tables(NOUNS), dataset.tables(NOUN_TOTALS, folder=TOTALS_DIR), strict=True)
+    return merge_counts(rules, (counts_of_tables(rules, nouns, totals) for nouns, totals in pairs))

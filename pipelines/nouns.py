@@ -1,0 +1,153 @@
+"""`python -m pipelines.nouns`: the noun statistics of captions (the paper's Table 1), counted by mergeable units."""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.command import add_job_arguments, finish, parser, run
+from schemas.errors import UserError
+
+if TYPE_CHECKING:
+    from curation.execution.plan import ShardPlan
+    from curation.nouns.counting import NounCounts
+    from curation.nouns.statistics import NounStatistics
+
+_DATASET_COLUMNS = ("raw_caption", "caption")
+_TEXT_COLUMN = "caption"
+_TOP = 50
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse, check what can be checked cheaply, count what is due, and print the table of all that is counted."""
+    options = _parser().parse_args(arguments)
+
+    from curation.execution.job import Job
+    from curation.nouns.counting import CountingRules
+    from curation.nouns.stage import NounStage
+    from curation.nouns.tagger import Normalisation, load_tagger
+    from curation.shards.target import Target
+
+    if any(captions < 1 for captions in options.at):
+        raise UserError("--at: numbers of captions must be at least 1.")
+    source, names, plans, columns = _inputs(options)
+    tagger = load_tagger(options.tagger, Normalisation.LEMMA if options.lemmas else Normalisation.LOWER)
+    stage = NounStage(columns, options.tagger, CountingRules(tagger.info, tagger.normalisation))
+    summary = finish(options, Job(stage, Target(options.out), source, names, plans))
+    if not options.dry_run and not summary.stopped_by:
+        _conclude(options.out, options.at)
+    return int(summary.exit_code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    command = parser("nouns", "Count the nouns of captions: distinct, valid (more than 10 times), total, per caption.")
+    group = command.add_argument_group("what is read and written")
+    group.add_argument(
+        "--captions",
+        nargs="+",
+        required=True,
+        metavar="INPUT",
+        help="a captions dataset, or files: .parquet, .jsonl, .txt (a caption a line), the last two perhaps .gz; "
+        "paths, globs, {000..127}, fsspec URLs",
+    )
+    group.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="NAME",
+        help="caption columns to count (default: raw_caption and caption of a dataset; needed for .parquet and .jsonl)",
+    )
+    group.add_argument("--out", required=True, metavar="DIR", help="the nouns dataset, new or to go on with")
+    what = command.add_argument_group("what is counted")
+    what.add_argument(
+        "--tagger", metavar="NAME_OR_DIR", help="a spaCy pipeline (default: the one that comes with latentmill)"
+    )
+    what.add_argument("--lemmas", action="store_true", help="count lemmas; the tagger must have a lemmatizer")
+    shown = command.add_argument_group("what is shown")
+    shown.add_argument(
+        "--at",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="also estimate at so many captions, for comparing corpora of other sizes",
+    )
+    add_job_arguments(command, workers_hint="worker processes, each with its own tagger")
+    return command
+
+
+def _inputs(options: argparse.Namespace) -> "tuple[str, list[str], Iterable[ShardPlan], tuple[str, ...]]":
+    """The source's name, the names of its shards, their units, and the columns to count."""
+    from curation.execution.plan import plan_tables
+    from curation.nouns.inputs import FileKind, check_columns, file_kind, plan_caption_files
+    from curation.shards.urls import expand_shards, shard_name
+    from schemas.reading import open_dataset, read_info
+    from schemas.tables import CAPTIONS
+
+    inputs = options.captions
+    if len(inputs) == 1 and read_info(inputs[0]) is not None:
+        dataset = open_dataset(inputs[0], CAPTIONS.kind).require_whole()
+        columns = tuple(options.columns or _DATASET_COLUMNS)
+        for entry in dataset.entries:
+            check_columns(dataset.path(f"{entry.unit}.parquet"), columns)
+            break
+        shards = list(dict.fromkeys(entry.shard for entry in dataset.entries))
+        return f"{CAPTIONS.kind}:{dataset.info.dataset_id}", shards, plan_tables(dataset), columns
+    files = expand_shards(inputs)
+    kinds = {file_kind(url) for url in files}
+    if options.columns is None and kinds != {FileKind.TEXT}:
+        raise UserError(f"--columns: say which columns of {files[0]} hold captions.")
+    columns = tuple(options.columns or (_TEXT_COLUMN,))
+    if FileKind.TEXT in kinds and len(columns) > 1:
+        raise UserError(f"--columns: a text file is one column, so name one, not {len(columns)}.")
+    for url in files:
+        check_columns(url, columns)
+    return "files", [shard_name(url) for url in files], plan_caption_files(files), columns
+
+
+def _conclude(out: str, at: Sequence[int]) -> None:
+    """Merge all whole units at `out`, print the table on stdout, and write `summary.json`."""
+    from curation.nouns.render import render_table, table_record
+    from curation.nouns.stage import read_counts
+    from curation.nouns.statistics import Counted, growth_curve, top_nouns
+    from curation.shards.target import Target
+    from schemas.reading import open_dataset
+
+    dataset = open_dataset(out, "nouns")
+    counts = read_counts(dataset)
+    rows, notes = _rows(counts, at)
+    if dataset.faults:
+        notes.append(f"{len(dataset.faults):,} units are not counted, such as {dataset.faults[0]}.")
+    print(render_table(rows, counts.rules), end="")
+    for note in notes:
+        print(note)
+    record: dict[str, Any] = {
+        **table_record(rows, counts.rules),
+        "notes": notes,
+        "units": len(dataset.entries),
+        "totals": {row["column"]: row for row in counts.totals.to_pylist()},
+        "top": {column: top_nouns(counts, column, Counted.BOTH, _TOP) for column in counts.columns},
+        "growth": {column: growth_curve(counts, column, Counted.BOTH) for column in counts.columns},
+    }
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
+    Target(out).write_text("summary.json", text + "\n")
+
+
+def _rows(counts: "NounCounts", at: Sequence[int]) -> "tuple[list[NounStatistics], list[str]]":
+    """The rows of the table: each column whole, at the asked sizes, and at the size that all columns reach."""
+    from curation.nouns.statistics import Counted, noun_statistics
+
+    totals = {column: counts.total(column, "captions") for column in counts.columns}
+    common = min(totals.values(), default=0)
+    rows, notes = [], []
+    for column, total in totals.items():
+        rows += [noun_statistics(counts, column, kind) for kind in Counted]
+        for captions in sorted({*at, common} - {0, total}):
+            if captions < total:
+                rows.append(noun_statistics(counts, column, Counted.BOTH, captions))
+            else:
+                notes.append(f"{column} at {captions:,}: not shown, only {total:,} captions were counted.")
+    return rows, notes
+
+
+if __name__ == "__main__":
+    run(main)
