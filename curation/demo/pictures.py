@@ -85,10 +85,8 @@ def scene(seed: int, number: int) -> Scene:
     places = sorted(random.permutation(len(_PLACES))[: int(random.integers(1, 4))])  # told from left to right
     colours, sizes, names = [c for c in _COLOURS if c != ground], list(_SIZES), list(_PLACES)
     things = tuple(
-        Thing(
-            str(random.choice(SHAPES)), str(random.choice(colours)), str(random.choice(list(_SIZES))), list(_PLACES)[p]
-        )
-        for p in places
+        Thing(str(random.choice(SHAPES)), str(random.choice(colours)), str(random.choice(sizes)), names[place])
+        for place in places
     )
     height, width = _ASPECTS[int(random.integers(len(_ASPECTS)))]
     kind = random.random()
