@@ -4,7 +4,8 @@
     torchrun --nproc-per-node 8 -m pipelines.train --latents DIR --text DIR --out RUN ...
 
 The same command goes on from the newest checkpoint, at any number of processes, and does nothing once all steps are
-done. SIGTERM, SIGUSR1 and SIGINT save at the next step and end the run with exit code 143, 143 and 130.
+done. SIGTERM, SIGUSR1 and SIGINT save at the next step and end each process with exit code 143, 143 and 130; torchrun
+itself then ends with 1.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.errors import ExitCode, UserError
+from schemas.errors import ExitCode, InterruptedJobError, UserError
 from training.config import PRECISIONS, EmaConfig, OptimiserConfig, Recipe, RunConfig
 from training.models.config import PIXART_SIZES, PixArtConfig
 
@@ -34,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         train(options, rank)
     except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        if rank == 0 or not isinstance(error, InterruptedJobError):
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except OSError as error:
         if error.errno not in _STORAGE_ERRORS:
@@ -47,17 +49,22 @@ def main(arguments: list[str] | None = None) -> int:
 def train(options: argparse.Namespace, rank: int) -> None:
     """Open the data, settle the configuration, train, print the summary on rank 0."""
     from training.data.manifest import open_manifest
-    from training.metrics import summarise, table
     from training.trainer import train as run
 
     manifest = open_manifest(options.latents, options.text, options.max_unmatched)
     try:
         run(configure(options, manifest), manifest, lambda line: print(line, file=sys.stderr, flush=True))
     except InterruptedJobError:
-        print(table(summarise(Path(options.out))) if rank == 0 else "", end="")
+        _tell_summary(options.out, rank)
         raise
+    _tell_summary(options.out, rank)
+
+
+def _tell_summary(run: str, rank: int) -> None:
+    from training.metrics import summarise, table
+
     if rank == 0:
-        print(table(summarise(Path(options.out))))
+        print(table(summarise(Path(run))), flush=True)
 
 
 def configure(options: argparse.Namespace, manifest: "Manifest") -> RunConfig:

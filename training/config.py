@@ -87,6 +87,8 @@ class RunConfig:
     max_skipped: int  # stop after as many steps in a row with a non-finite gradient
 
     def __post_init__(self) -> None:
+        if "://" in self.out:
+            raise UserError(f"--out {self.out} is a URL; checkpoints need a local directory. Copy them afterwards.")
         for name in ("steps", "micro_batch", "threads", "prefetch", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small. Use at least 1.")

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from schemas.errors import UserError
 from training.checkpoint import TrainState, replace_text
 from training.distributed import World
 
@@ -159,6 +160,8 @@ class RunSummary:
 def summarise(run: Path) -> RunSummary:
     """The summary of the run directory `run`, from its metrics alone."""
     records = read_metrics(run)
+    if not records:
+        raise UserError(f"{run / METRICS} is missing or empty, so there is no summary. Restore it, or train on.")
     losses = [loss for record in records for loss in record["step_loss"]]
     seconds = sum(record["seconds"] for record in records)
     return RunSummary(

@@ -48,25 +48,36 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
     """
     world = join_world(config.device)
     run = Path(config.out)
+    stopped_by = 0
     with contextlib.ExitStack() as stack:
-        stack.callback(world.leave)
         signals = stack.enter_context(StopSignals())
         folder: Path | None = None
         if world.rank == 0:
             stack.enter_context(ckpt.locked_run(run))
             folder = ckpt.newest(run, say)
-            _check_recipe(run, folder, config.recipe)
+            if folder is not None:
+                _check_recipe(run, folder, config.recipe)
             ckpt.replace_text(run / CONFIG, to_json(config))
+        if world.from_first(config.recipe) != config.recipe:
+            raise UserError(f"rank {world.rank} sees other data or settings than rank 0. Give all the same.")
         folder = world.from_first(folder)
         if folder is not None and ckpt.load_state(folder).plan.step >= config.steps:
             if world.rank == 0:
                 say(f"{run} has done its {config.steps:,} steps: nothing to do. Ask for more --steps to go on.")
                 ckpt.publish_weights(run, folder)
-            return _finish(run, world)
-        training = Training(config, manifest, world)
-        state = training.resume(folder) if folder is not None else ckpt.TrainState(training.plan.state(0))
-        training.loop(state, signals, say if world.rank == 0 else lambda _: None)
-        return _finish(run, world)
+        else:
+            training = Training(config, manifest, world)
+            state = training.resume(folder) if folder is not None else ckpt.TrainState(training.plan.state(0))
+            stopped_by = training.loop(state, signals, say if world.rank == 0 else lambda _: None)
+        summary = world.from_first(summarise(run) if world.rank == 0 else None)
+        assert summary is not None
+        if world.rank == 0:
+            ckpt.replace_text(run / SUMMARY, to_json(summary))
+    # Only on the way of success: after an error on one rank, the others may never come here.
+    world.leave()
+    if stopped_by:
+        raise interrupted(stopped_by, summary.steps)
+    return summary
 
 
 class Training:
@@ -94,8 +105,8 @@ class Training:
         self._optimiser.load_state_dict(load_file(folder / ckpt.OPTIMISER))
         return ckpt.load_state(folder)
 
-    def loop(self, state: ckpt.TrainState, signals: StopSignals, say: Say) -> None:
-        """Train from `state` to the last step."""
+    def loop(self, state: ckpt.TrainState, signals: StopSignals, say: Say) -> int:
+        """Train from `state` to the last step, or until a signal; its number, else 0."""
         config, world, step = self._config, self._world, state.plan.step
         model = self._distributed()
         log = MetricsLog(self._run, step, state.plan.images_seen) if world.rank == 0 else None
@@ -120,7 +131,8 @@ class Training:
                 if step % config.save_every == 0 or ends:
                     self._save(step, window)
                 if asked:
-                    raise interrupted(asked, step)
+                    return asked
+        return 0
 
     def _accumulate(self, model: nn.Module, stream: Iterator[Batch], window: Window) -> Tensor:
         """Forward and backward over this rank's part of a global batch; its part of the mean loss, mse and vb, [3]."""
@@ -132,9 +144,15 @@ class Training:
             with contextlib.ExitStack() as unsynced:
                 if isinstance(model, DistributedDataParallel) and micro_step < self._accumulation - 1:
                     unsynced.enter_context(model.no_sync())
-                loss = self._loss(model, batch) / self._recipe.global_batch
-                # DDP takes the mean over ranks where the global batch needs the sum.
-                torch.autograd.backward(loss[0] * self._world.size)
+                try:
+                    loss = self._loss(model, batch) / self._recipe.global_batch
+                    # DDP takes the mean over ranks where the global batch needs the sum.
+                    torch.autograd.backward(loss[0] * self._world.size)
+                except torch.OutOfMemoryError:
+                    raise UserError(
+                        f"GPU memory does not hold {len(batch.latents)} samples at a time. Lower --micro-batch; the "
+                        f"rest is accumulated and the result stays the same."
+                    ) from None
             terms += loss.detach()
         return terms
 
@@ -199,7 +217,16 @@ class Training:
         if self._world.size == 1:
             return self._model
         devices = [self._world.device] if self._world.device.type == "cuda" else None
-        return DistributedDataParallel(self._model, device_ids=devices, gradient_as_bucket_view=True)
+        model = DistributedDataParallel(self._model, device_ids=devices, gradient_as_bucket_view=True)
+        # DDP lays out its buckets anew after the first backward pass, and the order in which ranks are summed depends
+        # on the layout. A pass over nothing settles it, so that a resumed run sums as one that never stopped.
+        config, device = self._recipe.model, self._world.device
+        latents = torch.zeros(1, config.in_channels, config.patch, config.patch, device=device)
+        text = torch.zeros(1, 8, config.caption_channels, device=device)
+        one = torch.ones(1, dtype=torch.int64, device=device)
+        torch.autograd.backward(model(latents, one, text, one, torch.ones(1, 3, device=device)).sum())
+        self._model.zero_grad(set_to_none=True)
+        return model
 
     def _batches(self, steps: range) -> Prefetcher:
         share = Share(self._world.rank, self._world.size, self._accumulation)
@@ -230,22 +257,10 @@ def load_initial(model: PixArt, path: Path) -> None:
     model.load_state_dict(tensors)
 
 
-def _check_recipe(run: Path, folder: Path | None, recipe: Recipe) -> None:
-    if folder is not None:
-        before = from_json(Recipe, (folder / ckpt.RECIPE).read_text(), str(folder / ckpt.RECIPE))
-    elif (run / CONFIG).exists():
-        before = from_json(RunConfig, (run / CONFIG).read_text(), str(run / CONFIG)).recipe
-    else:
-        return
+def _check_recipe(run: Path, folder: Path, recipe: Recipe) -> None:
+    before = from_json(Recipe, (folder / ckpt.RECIPE).read_text(), str(folder / ckpt.RECIPE))
     differences = before.differences(recipe)
     if differences:
         raise UserError(
             f"{run} was begun otherwise: {'; '.join(differences)}. Give the same settings, or choose another --out."
         )
-
-
-def _finish(run: Path, world: World) -> RunSummary:
-    summary = world.from_first(summarise(run))
-    if world.rank == 0:
-        ckpt.replace_text(run / SUMMARY, to_json(summary))
-    return summary

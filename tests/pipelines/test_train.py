@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,8 +38,8 @@ def arguments(features: Any, out: Path, *more: str) -> list[str]:
     return [*data, *recipe, "--device", "cpu", "--log-every", "2", "--save-every", "3", *more]
 
 
-def on_two_ranks(command: list[str]) -> str:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+def on_three_ranks(command: list[str]) -> str:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*launch, "-m", "pipelines.train", *command],
@@ -135,6 +137,33 @@ def test_another_recipe_in_the_same_directory_is_refused(
     assert "seed was 0, now 5; optimiser.clip was 1.0, now 0.5" in capsys.readouterr().err
 
 
+def test_a_run_stopped_by_a_signal_ends_with_its_exit_code_and_goes_on(write_features: Write, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines.train", *arguments(write_features(), tmp_path / "run")]
+    endless = [*command, "--steps", "1000000", "--keep-checkpoints", "1"]
+    process = subprocess.Popen(endless, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("step 2/"):
+        assert process.poll() is None
+    process.terminate()
+    out, error = process.communicate(timeout=100)
+    assert process.returncode == ExitCode.TERMINATED
+    assert "train: stopped by SIGTERM and saved at step " in error
+    assert "images seen" in out
+
+
+def test_a_full_disk_is_told_in_one_line(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("training.checkpoint.replace_text", full)
+    assert main(arguments(write_features(), tmp_path / "run")) == ExitCode.STORAGE
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "No space left on device" in error
+
+
 def test_help_does_not_load_torch() -> None:
     code = "import sys; from pipelines.train import parser; parser().format_help(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -148,17 +177,18 @@ def test_every_default_is_shown_in_the_help() -> None:
             assert f"(default {action.default})" in text
 
 
-def test_two_ranks_agree_with_one_and_resume_bitwise(write_features: Write, tmp_path: Path) -> None:
+def test_three_ranks_agree_with_one_and_resume_bitwise(write_features: Write, tmp_path: Path) -> None:
     features = write_features(buckets={(64, 64): 12, (32, 96): 9})
     assert main(arguments(features, tmp_path / "one")) == ExitCode.OK
-    said = on_two_ranks(arguments(features, tmp_path / "two", "--micro-batch", "2"))
-    assert "global batch 8 = 2 ranks × 2 micro-steps" in said
-    assert step_losses(tmp_path / "two") == pytest.approx(step_losses(tmp_path / "one"), rel=1e-5)
+    said = on_three_ranks(arguments(features, tmp_path / "three", "--micro-batch", "2"))
+    assert "global batch 8 = 3 ranks × 2 micro-steps" in said
+    assert step_losses(tmp_path / "three") == pytest.approx(step_losses(tmp_path / "one"), rel=1e-5)
 
-    on_two_ranks(arguments(features, tmp_path / "parts", "--micro-batch", "2", "--steps", "4"))
-    said = on_two_ranks(arguments(features, tmp_path / "parts", "--micro-batch", "2"))
-    assert "going on from step 4" in said
-    assert saved(tmp_path / "parts", 6) == saved(tmp_path / "two", 6)
+    shutil.copytree(tmp_path / "three", tmp_path / "parts")
+    shutil.rmtree(tmp_path / "parts" / "checkpoints" / "step-00000006")
+    said = on_three_ranks(arguments(features, tmp_path / "parts", "--micro-batch", "2"))
+    assert "going on from step 3" in said
+    assert saved(tmp_path / "parts", 6) == saved(tmp_path / "three", 6)
 
     (tmp_path / "parts" / "checkpoints" / "step-00000006" / "state.json").unlink()
     assert main(arguments(features, tmp_path / "parts")) == ExitCode.OK

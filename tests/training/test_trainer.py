@@ -203,6 +203,25 @@ def test_a_changed_recipe_is_refused_with_the_difference(manifest: Manifest, tmp
         run(dataclasses.replace(config, recipe=recipe, steps=9), manifest)
 
 
+def test_ranks_that_see_other_data_are_refused(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(manifest, tmp_path / "run")
+    other = dataclasses.replace(config.recipe, manifest_digest="other")
+    monkeypatch.setattr("training.distributed.World.from_first", lambda _, value: other if value else value)
+    with pytest.raises(UserError, match="rank 0 sees other data"):
+        run(config, manifest)
+
+
+def test_a_start_that_never_made_a_step_does_not_bind_the_next(manifest: Manifest, tmp_path: Path) -> None:
+    config = configure(manifest, tmp_path / "run", steps=1)
+    impossible = dataclasses.replace(config.recipe, model=dataclasses.replace(MODEL, in_channels=3))
+    with pytest.raises(RuntimeError):
+        run(dataclasses.replace(config, recipe=impossible), manifest)
+    assert (tmp_path / "run" / "config.json").exists()
+    run(config, manifest)
+
+
 def test_a_finished_run_says_that_there_is_nothing_to_do(manifest: Manifest, tmp_path: Path) -> None:
     config = configure(manifest, tmp_path / "run")
     run(config, manifest)

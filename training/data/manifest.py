@@ -5,6 +5,7 @@ bytes lie is not part of the digest either, so a data set that was cut into othe
 """
 
 import hashlib
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -108,7 +109,7 @@ def open_manifest(latents_url: str, text_url: str, max_unmatched: float = 0.0) -
         raise DatasetError(
             f"{unmatched[0]} latents have no text{first[0]}, and {unmatched[1]} texts no latents{first[1]}, of "
             f"{len(joined)} samples in {latents.url} and {text.url}. Make the missing ones, or leave them out with "
-            f"--max-unmatched {sum(unmatched) / len(joined):.2g}."
+            f"--max-unmatched {math.ceil(1e4 * sum(unmatched) / len(joined)) / 1e4:g}."
         )
     rows = joined.filter(pc.invert(pc.or_(no_text, no_latent))).sort_by([("shard", "ascending"), ("key", "ascending")])
     if not len(rows):
@@ -134,7 +135,7 @@ def _build(rows: Any, latents: Dataset, text: Dataset, facts: Facts, unmatched: 
     size = np.stack([column("height_px", np.int32), column("width_px", np.int32)], axis=1)
     buckets, bucket = np.unique(size, axis=0, return_inverse=True)
     shard, key = rows["shard"].combine_chunks(), rows["key"].combine_chunks()
-    sample = np.fromiter((sample_id(s.as_py(), k.as_py()) for s, k in zip(shard, key, strict=True)), np.uint64)
+    sample = np.fromiter(map(sample_id, shard.to_pylist(), key.to_pylist()), np.uint64, count=len(rows))
     null_text = parse_npy(text.fs.cat_file(text.path(NULL_TEXT_FILE)), f"{text.url}/{NULL_TEXT_FILE}")
     if null_text.ndim != 2 or null_text.shape[1] != facts.dim or not len(null_text):
         raise DatasetError(f"{text.url}/{NULL_TEXT_FILE}: shape {null_text.shape}, expected [N, {facts.dim}].")

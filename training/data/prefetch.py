@@ -22,10 +22,10 @@ class Share:
     accumulation: int
 
 
-Places = list[tuple[int, int]]  # (row, visit)
+Uses = list[tuple[int, int]]  # (row of the manifest, visit)
 
 
-def micro_batches(plan: Plan, share: Share, steps: range) -> Iterator[Places]:
+def micro_batches(plan: Plan, share: Share, steps: range) -> Iterator[Uses]:
     """The samples of each micro-step of `steps` in order, as this rank takes them."""
     for step in steps:
         batch = plan.batch(step)
@@ -41,7 +41,7 @@ class Prefetcher:
     ahead and not used is simply read again after a resume.
     """
 
-    def __init__(self, sampler: Sampler, work: Iterator[Places], threads: int, depth: int, pin: bool) -> None:
+    def __init__(self, sampler: Sampler, work: Iterator[Uses], threads: int, depth: int, pin: bool) -> None:
         self._sampler, self._work, self._pin = sampler, work, pin
         self._readers = ThreadPoolExecutor(threads, "reader")
         self._builders = ThreadPoolExecutor(depth, "collate")
@@ -56,17 +56,18 @@ class Prefetcher:
             yield batch
 
     def close(self) -> None:
-        """Stop reading; batches on their way are finished and thrown away."""
+        """Stop reading and close the files; batches on their way are finished and thrown away."""
         self._builders.shutdown(wait=True, cancel_futures=True)
         self._readers.shutdown(wait=True)
+        self._sampler.reader.close()
 
     def _refill(self) -> None:
-        for places in islice(self._work, self._depth - len(self._ahead)):
-            self._ahead.append(self._builders.submit(self._build, places))
+        for uses in islice(self._work, self._depth - len(self._ahead)):
+            self._ahead.append(self._builders.submit(self._build, uses))
 
-    def _build(self, places: Places) -> Batch:
-        chunks = [places[i : i + _CHUNK] for i in range(0, len(places), _CHUNK)]
+    def _build(self, uses: Uses) -> Batch:
+        chunks = [uses[i : i + _CHUNK] for i in range(0, len(uses), _CHUNK)]
         return collate([sample for part in self._readers.map(self._read, chunks) for sample in part], self._pin)
 
-    def _read(self, places: Places) -> list[Sample]:
-        return [self._sampler.sample(row, visit) for row, visit in places]
+    def _read(self, uses: Uses) -> list[Sample]:
+        return [self._sampler.sample(row, visit) for row, visit in uses]
