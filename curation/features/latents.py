@@ -35,7 +35,7 @@ BucketChoice: TypeAlias = Literal["square", "aspect"]
 _STAGE_VERSION: Final = 1
 _LONGEST_WAIT: Final = 1024
 """Rows that a picture of a rare bucket waits for company, after which its batch goes as it is. Until then all later
-rows wait too, so this bounds memory. It never shows in the bytes, see `LatentsWorker`."""
+rows wait too, so this bounds memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class LatentsStage:
     """Encodes `source`'s pictures with `vae` at `resolution`, square or by aspect bucket.
 
     `batch_size` is part of the fingerprint: convolutions pick their algorithm by the size of the batch, which moves the
-    last bits (on a CPU, one picture alone differs from two or more by about 1e-6, so that 1 float16 value in 600
-    rounds the other way).
+    last bits. (On a CPU a batch of one differs from larger ones by about 1e-6, which rounds 1 float16 value in 200 to
+    600 the other way. So does another number of threads.)
     """
 
     target: Target
@@ -143,9 +143,11 @@ class _Encoded:
 class LatentsWorker:
     """A loaded VAE.
 
-    A batch holds pictures of one bucket in order of arrival, and each that is not full is filled up with copies of its
-    first picture: the model always sees batches of one size, so a picture's bytes do not depend on its neighbours, on
-    how shards are cut into units, or on what was refused around it. Output is in the order of the input.
+    A batch holds pictures of one bucket in order of arrival, and one that is not full is filled up with copies of its
+    first picture. So the model always sees batches of one size, and a picture's bytes do not depend on its neighbours,
+    on how shards are cut into units, or on what was refused around it (tested on CPUs; elsewhere it holds as far as the
+    kernels treat all rows of a batch alike). Batches follow from the unit's content alone, so repeated runs agree in
+    any case. Output is in the order of the input.
     """
 
     def __init__(self, stage: LatentsStage, encoder: VaeEncoder) -> None:
@@ -237,7 +239,6 @@ class _Output:
         place = store(self._tar, picture.key, EXTENSION, row.posterior)
         self._index.write([{"key": picture.key, "shard": self._shard, **place, **_index_columns(picture)}])
         self._writer.keep(picture.key)
-        self._writer.count(f"bucket {picture.bucket.name}")
 
 
 def _index_columns(picture: _Picture) -> dict[str, Any]:

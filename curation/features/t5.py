@@ -63,9 +63,13 @@ class TextEncoder:
         """The tokens of `texts`, at most `limit` each, the end token included. Nothing is cleaned or lower-cased."""
         if not texts:
             return []
-        whole = self._tokenizer(list(texts), truncation=False, verbose=False).input_ids
-        cut = self._tokenizer(list(texts), truncation=True, max_length=limit, verbose=False).input_ids
-        return [Tokens(tuple(c), len(w) > limit) for w, c in zip(whole, cut, strict=True)]
+        tokens = [Tokens(tuple(ids), False) for ids in self._tokenizer(list(texts), verbose=False).input_ids]
+        long = [i for i, whole in enumerate(tokens) if len(whole) > limit]
+        if long:
+            cut = self._tokenizer([texts[i] for i in long], truncation=True, max_length=limit).input_ids
+            for i, ids in zip(long, cut, strict=True):
+                tokens[i] = Tokens(tuple(ids), True)
+        return tokens
 
     def encode(self, batch: Sequence[Tokens]) -> list[npt.NDArray[np.float32]]:
         """The embedding of each text, float32 [N, D], N its true length."""

@@ -305,3 +305,11 @@ def test_half_precision_is_refused_to_a_vae_that_overflows_in_it(stage: LatentsS
     with pytest.raises(UserError, match="overflows in float16"):
         replace(stage, vae=sdxl, compute=Compute(dtype="float16"))
     replace(stage, vae=sdxl, compute=Compute(dtype="bfloat16"))
+
+
+def test_an_empty_shard_gives_a_whole_and_empty_unit(
+    stage: LatentsStage, tmp_path: Path, write_tar: Any, run_images: Callable[..., JobSummary]
+) -> None:
+    summary = run_images(stage, [write_tar(tmp_path / "empty.tar", {})])
+    assert (summary.units_done, summary.rows_in, summary.exit_code) == (1, 0, 0)
+    assert rows_of(stage.target.url) == []

@@ -265,3 +265,11 @@ def test_limits_that_leave_no_room_for_a_word_are_refused(stage: TextStage) -> N
         replace(stage, max_tokens=1)
     with pytest.raises(UserError, match="--batch-tokens 0"):
         replace(stage, batch_tokens=0)
+
+
+def test_a_unit_without_a_usable_caption_is_whole_and_empty(
+    stage: TextStage, write_captions: Any, run_text: RunText
+) -> None:
+    summary = run_text(stage, write_captions({"s0": [{"status": "leak"}] * 3}))
+    assert (summary.rows_in, summary.rows_kept, dict(summary.rejected)) == (3, 0, {"unusable_caption": 3})
+    assert rows_of(stage.target.url) == []
