@@ -4,17 +4,27 @@ Readers trust the ledger alone. A file without a valid entry does not exist; an 
 another size, or that was made under another fingerprint, is reported.
 """
 
+import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import pyarrow.parquet as pq
 
-from schemas.dataset import DATASET_FILE, LAYOUT_VERSION, LEDGER_DIR, PLAN_FILE, DatasetInfo, LedgerEntry, PlanRecord
-from schemas.errors import DatasetError
+from schemas.dataset import (
+    DATASET_FILE,
+    LAYOUT_VERSION,
+    LEDGER_DIR,
+    PLAN_FILE,
+    DatasetInfo,
+    LedgerEntry,
+    OutputFile,
+    PlanRecord,
+)
+from schemas.errors import DatasetError, SchemaError
+from schemas.location import file_system
 from schemas.record import from_json
 from schemas.table import TableSchema
 
@@ -23,7 +33,7 @@ _READ_THREADS = 16
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset as it stands on disk. `entries` are the whole units in order of name; `faults` names the others and why."""
+    """A dataset on disk. `entries` are the whole units in order of name, `faults` the others and why."""
 
     url: str
     info: DatasetInfo
@@ -61,58 +71,91 @@ class Dataset:
 
 
 def read_info(url: str) -> DatasetInfo | None:
-    """The `dataset.json` of the directory `url`, or None if there is none."""
-    fs, root = fsspec.core.url_to_fs(url)
+    """The `dataset.json` of the directory `url`, or None if there is none.
+
+    Raises `DatasetError` if it is damaged or of another layout version.
+    """
+    fs, root = file_system(url)
     path = posixpath.join(root, DATASET_FILE)
     if not fs.exists(path):
         return None
-    info = from_json(DatasetInfo, fs.cat_file(path).decode(), f"{url}/{DATASET_FILE}")
-    if info.layout_version != LAYOUT_VERSION:
+    text = fs.cat_file(path)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
         raise DatasetError(
-            f"{url}: dataset layout v{info.layout_version}, this latentmill reads v{LAYOUT_VERSION}. "
+            f"{url}/{DATASET_FILE}: damaged, not valid JSON ({error}). Restore it, or write the dataset anew elsewhere."
+        ) from None
+    # Looked at before the other keys, since another layout may have others.
+    version = value.get("layout_version", LAYOUT_VERSION) if isinstance(value, dict) else LAYOUT_VERSION
+    if version != LAYOUT_VERSION:
+        raise DatasetError(
+            f"{url}: dataset layout v{version}, this latentmill reads v{LAYOUT_VERSION}. "
             f"Use the latentmill that wrote it, or write the dataset again."
         )
-    return info
+    return from_json(DatasetInfo, text, f"{url}/{DATASET_FILE}")
 
 
 def read_plan(url: str) -> PlanRecord:
     """The `plan.json` of the directory `url`; empty if there is none."""
-    fs, root = fsspec.core.url_to_fs(url)
+    fs, root = file_system(url)
     path = posixpath.join(root, PLAN_FILE)
     if not fs.exists(path):
         return PlanRecord(shards=(), units=())
-    return from_json(PlanRecord, fs.cat_file(path).decode(), f"{url}/{PLAN_FILE}")
+    return from_json(PlanRecord, fs.cat_file(path), f"{url}/{PLAN_FILE}")
 
 
-def read_ledger(url: str) -> list[LedgerEntry]:
-    """All ledger entries of the directory `url` in order of unit name, whole or not."""
-    fs, root = fsspec.core.url_to_fs(url)
+@dataclass(frozen=True, slots=True)
+class LedgerFiles:
+    """What lies in `ledger/`: the entries in order of unit name, whole or not, and the names of unreadable ones."""
+
+    entries: tuple[LedgerEntry, ...]
+    damaged: tuple[str, ...]
+
+
+def read_ledger(url: str) -> LedgerFiles:
+    """The ledger of the directory `url`."""
+    fs, root = file_system(url)
     folder = posixpath.join(root, LEDGER_DIR)
     if not fs.isdir(folder):
-        return []
+        return LedgerFiles((), ())
     fs.invalidate_cache(folder)
-    paths = sorted(p for p in fs.ls(folder, detail=False) if p.endswith(".json"))
+    names = (posixpath.basename(path) for path in fs.ls(folder, detail=False))
+    units = sorted(name.removesuffix(".json") for name in names if name.endswith(".json") and name[0] != ".")
 
-    def read(path: str) -> LedgerEntry:
-        return from_json(LedgerEntry, fs.cat_file(path).decode(), f"{url}/{LEDGER_DIR}/{posixpath.basename(path)}")
+    def read(unit: str) -> LedgerEntry | str | None:
+        name = f"{unit}.json"
+        try:
+            return from_json(LedgerEntry, fs.cat_file(posixpath.join(folder, name)), f"{url}/{LEDGER_DIR}/{name}")
+        except FileNotFoundError:  # a job that runs now is renewing this unit
+            return None
+        except SchemaError:
+            return unit
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        return list(pool.map(read, paths))
+        found = list(pool.map(read, units))
+    entries = tuple(entry for entry in found if isinstance(entry, LedgerEntry))
+    return LedgerFiles(entries, tuple(unit for unit in found if isinstance(unit, str)))
 
 
-def fault_of(fs: Any, root: str, entry: LedgerEntry, fingerprint: str) -> str | None:
-    """Why `entry` cannot be trusted, or None if it can."""
-    if entry.fingerprint != fingerprint:
-        return f"{entry.unit}: made under other settings"
+def damaged_output(fs: Any, root: str, entry: LedgerEntry) -> tuple[OutputFile, int | None] | None:
+    """The first output of `entry` that is not as it was published, with its size now (None: missing); else None."""
     for output in entry.outputs:
-        path = posixpath.join(root, output.path)
         try:
-            size = fs.size(path)
-        except FileNotFoundError:
-            return f"{entry.unit}: {output.path} is missing"
+            size = fs.size(posixpath.join(root, output.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return output, None
         if size != output.bytes:
-            return f"{entry.unit}: {output.path} has {size} bytes, expected {output.bytes}"
+            return output, size
     return None
+
+
+def damaged_outputs(fs: Any, root: str, entries: Iterable[LedgerEntry]) -> dict[str, tuple[OutputFile, int | None]]:
+    """`damaged_output` of each entry that has one, by unit; asked in parallel, since a store may be far away."""
+    listed = list(entries)
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        found = pool.map(lambda entry: damaged_output(fs, root, entry), listed)
+        return {entry.unit: fault for entry, fault in zip(listed, found, strict=True) if fault is not None}
 
 
 def open_dataset(url: str, kind: str) -> Dataset:
@@ -125,13 +168,22 @@ def open_dataset(url: str, kind: str) -> Dataset:
         raise DatasetError(f"{url}: no {DATASET_FILE} there, so no latentmill dataset. Check the path.")
     if info.kind != kind:
         raise DatasetError(f"{url}: a {info.kind} dataset, expected {kind}. Point at the right directory.")
-    fs, root = fsspec.core.url_to_fs(url)
+    fs, root = file_system(url)
     ledger = read_ledger(url)
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        faults = list(pool.map(lambda entry: fault_of(fs, root, entry, info.fingerprint), ledger))
-    whole = tuple(entry for entry, fault in zip(ledger, faults, strict=True) if fault is None)
-    made = {entry.unit for entry in ledger}
+    stale = {entry.unit for entry in ledger.entries if entry.fingerprint != info.fingerprint}
+    damaged = damaged_outputs(fs, root, (entry for entry in ledger.entries if entry.unit not in stale))
+    whole = tuple(entry for entry in ledger.entries if entry.unit not in stale and entry.unit not in damaged)
+    made = {entry.unit for entry in ledger.entries} | set(ledger.damaged)
     plan = read_plan(url)
-    absent = [f"{unit.name}: not made yet" for unit in plan.units if unit.name not in made]
-    absent += [f"{shard}: not read yet" for shard in sorted(set(plan.shards) - {u.shard for u in plan.units})]
-    return Dataset(url, info, whole, (*(f for f in faults if f is not None), *absent), fs, root)
+    faults = [f"{unit}: made under other settings" for unit in sorted(stale)]
+    faults += [_describe(unit, *fault) for unit, fault in damaged.items()]
+    faults += [f"{unit}: its ledger entry is damaged" for unit in ledger.damaged]
+    faults += [f"{unit.name}: not made yet" for unit in plan.units if unit.name not in made]
+    faults += [f"{shard}: not read yet" for shard in sorted(set(plan.shards) - {u.shard for u in plan.units})]
+    return Dataset(url, info, whole, tuple(faults), fs, root)
+
+
+def _describe(unit: str, output: OutputFile, size: int | None) -> str:
+    if size is None:
+        return f"{unit}: {output.path} is missing"
+    return f"{unit}: {output.path} has {size} bytes, expected {output.bytes}"

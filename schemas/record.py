@@ -1,6 +1,7 @@
 """JSON records: frozen dataclasses that go to disk and come back, with unknown and missing keys as errors."""
 
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -21,14 +22,14 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def from_json(cls: type[R], text: str, where: str) -> R:
+def from_json(cls: type[R], text: str | bytes, where: str) -> R:
     """Read a record of dataclass `cls` from the JSON of the file named by `where`.
 
     Raises `SchemaError` for text that is not JSON, unknown or missing keys, and values of another type.
     """
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise SchemaError(f"{where}: not valid JSON ({error}). Delete the file and run the stage again.") from None
     return typing.cast(R, _build(cls, value, where))
 
@@ -59,7 +60,7 @@ def _build(annotation: Any, value: Any, where: str) -> Any:
 
 def _build_dataclass(cls: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, dict), where, "an object", value)
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(value) - set(fields))
     if unknown:
@@ -72,6 +73,12 @@ def _build_dataclass(cls: Any, value: Any, where: str) -> Any:
     if missing:
         raise SchemaError(f"{where}: missing keys {', '.join(missing)}.")
     return cls(**{name: _build(hints[name], item, f"{where}: {name}") for name, item in value.items()})
+
+
+@functools.cache
+def _type_hints(cls: Any) -> dict[str, Any]:
+    """The resolved annotations of `cls`. Kept, because a dataset may have 100,000 ledger entries to read."""
+    return typing.get_type_hints(cls)
 
 
 def _expect(holds: bool, where: str, expected: str, value: Any) -> None:

@@ -60,12 +60,13 @@ class TableSchema:
                 f"{where}: no latentmill kind or version in the file, expected {self.kind} v{self.version}. "
                 f"Is this a file of another program?"
             )
-        if kind.decode() != self.kind:
-            raise SchemaError(f"{where}: holds {kind.decode()}, expected {self.kind}. Point at a {self.kind} dataset.")
-        if int(version) != self.version:
-            newer = int(version) > self.version
-            advice = "update latentmill" if newer else f"run the {self.kind} stage again to renew it"
-            raise SchemaError(f"{where}: {self.kind} v{int(version)}, this latentmill reads v{self.version}; {advice}.")
+        name, number = kind.decode(errors="replace"), version.decode(errors="replace")
+        if name != self.kind:
+            raise SchemaError(f"{where}: holds {name}, expected {self.kind}. Point at a {self.kind} dataset.")
+        if number != str(self.version):
+            older = number.isdecimal() and int(number) < self.version
+            advice = f"run the {self.kind} stage again to renew it" if older else "update latentmill"
+            raise SchemaError(f"{where}: {self.kind} v{number}, this latentmill reads v{self.version}; {advice}.")
 
     def differences(self, found: pa.Schema) -> list[str]:
         """What separates `found` from the declared columns, one phrase each; empty if nothing does.
@@ -73,15 +74,19 @@ class TableSchema:
         Order of columns is part of the contract only in files that we write, so it is not compared.
         """
         by_name = {field.name: field for field in found}
-        by_lower = {name.lower(): name for name in by_name}
-        out: list[str] = []
+        declared = {column.name for column in self.columns}
+        by_lower = {name.lower(): name for name in by_name if name not in declared}
+        out = [
+            f"{name}: {found.names.count(name)} columns of this name" for name in by_name if found.names.count(name) > 1
+        ]
+        explained: set[str] = set()
         for column in self.columns:
             field = by_name.get(column.name)
             if field is None:
                 other = by_lower.get(column.name.lower())
                 out.append(f"{column.name}: {f'spelt {other}' if other else 'missing'}")
+                explained.add(other or "")
             elif field.type != column.type:
                 out.append(f"{column.name}: {field.type}, expected {column.type}")
-        declared = {c.name for c in self.columns} | {c.name.lower() for c in self.columns}
-        out += [f"{n}: not declared" for n in by_name if n not in declared and n.lower() not in declared]
+        out += [f"{name}: not declared" for name in by_name if name not in declared | explained]
         return out

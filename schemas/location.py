@@ -1,0 +1,19 @@
+"""Local paths and fsspec URLs alike."""
+
+from typing import Any
+
+import fsspec
+
+from schemas.errors import UserError
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of `url` and the path in it.
+
+    Raises `UserError` for a protocol that fsspec does not know or whose package is not installed.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{url}: {error}. Use a local path, or install the package for this kind of URL.") from None
+    return fs, str(path)
