@@ -2,16 +2,18 @@
 
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO, Any, Literal, Protocol
 
-import fsspec
 import xxhash
 
 from curation.shards.grouping import Sample, group_members, split_at_last_dot
 from curation.shards.tar_scan import Member, check_first_block, scan_tar
 from schemas.dataset import InputIdentity
 from schemas.errors import UserError
+from schemas.location import file_system
 
 ContainerKind = Literal["tar", "folder"]
 
@@ -28,14 +30,15 @@ class Container(Protocol):
 
 def check_container(url: str, kind: ContainerKind) -> None:
     """Raise `UserError` unless `url` looks like a shard of `kind`; reads at most one block."""
-    fs, path = fsspec.core.url_to_fs(url)
-    is_folder = fs.isdir(path)
+    fs, path = file_system(url)
+    with _read_errors(url):
+        is_folder = fs.isdir(path)
     if kind == "folder" and not is_folder:
         raise UserError(f"{url}: not a folder. This source reads folders of pictures; for tars name another --source.")
     if kind == "tar":
         if is_folder:
             raise UserError(f"{url}: a folder, not a tar file. For a folder of pictures use --source folder.")
-        with fs.open(path, "rb") as file:
+        with _read_errors(url), fs.open(path, "rb") as file:
             check_first_block(file, url)
 
 
@@ -45,24 +48,25 @@ def stamp_of(url: str, kind: ContainerKind) -> tuple[int, str]:
     The stamp is the ETag where the store has one, else the modification time; for a folder, a digest of the names,
     sizes and times in it.
     """
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = file_system(url)
     if kind == "folder":
-        listing = _folder_listing(fs, path)
-        digest = xxhash.xxh3_128("\n".join(f"{n}\t{s}\t{t}" for n, s, t in listing).encode("utf-8", "surrogateescape"))
-        return sum(size for _, size, _ in listing), digest.hexdigest()
-    info = fs.info(path)
+        return _folder_stamp(_folder_listing(fs, path, url))
+    with _read_errors(url):
+        info = fs.info(path)
     return int(info["size"]), _time_or_tag(info)
 
 
 def index_container(url: str, kind: ContainerKind, name: str) -> tuple[InputIdentity, list[Sample]]:
     """Read a shard through once: its identity, and its samples in order."""
-    size, stamp = stamp_of(url, kind)
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = file_system(url)
     if kind == "folder":
-        listing = _folder_listing(fs, path)
-        members = [Member(relative, 0, length) for relative, length, _ in listing]
+        listing = _folder_listing(fs, path, url)
+        size, stamp = _folder_stamp(listing)
+        members = [Member(f.name, 0, f.size, odd="" if f.regular else "a link or device") for f in listing]
+        members.sort(key=lambda member: split_at_last_dot(member.name) or (member.name, ""))
         return InputIdentity(name, size, stamp, stamp), group_members(members, split=split_at_last_dot)
-    with _open_sequential(fs, path) as file:
+    size, stamp = stamp_of(url, kind)
+    with _read_errors(url), _open_sequential(fs, path) as file:
         scan = scan_tar(file, url)
     if scan.bytes != size:
         raise UserError(
@@ -73,7 +77,7 @@ def index_container(url: str, kind: ContainerKind, name: str) -> tuple[InputIden
 
 def open_container(url: str, kind: ContainerKind) -> Container:
     """Open a shard for random reads."""
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = file_system(url)
     if kind == "folder":
         return _Folder(fs, path)
     return _LocalTar(path) if _is_local(fs) else _RemoteTar(fs, path)
@@ -118,11 +122,41 @@ def _places(sample: Sample) -> dict[str, tuple[int, int]]:
     return {e: (offset, size) for e, offset, size in zip(sample.extensions, sample.offsets, sample.sizes, strict=True)}
 
 
-def _folder_listing(fs: Any, path: str) -> list[tuple[str, int, str]]:
-    """(relative path, bytes, stamp) of every file below `path`, hidden ones left out, sorted."""
-    found = fs.find(path, detail=True)
-    rows = [(posixpath.relpath(name, path), int(info["size"]), _time_or_tag(info)) for name, info in found.items()]
-    return sorted(row for row in rows if not any(part.startswith(".") for part in row[0].split("/")))
+@dataclass(frozen=True, slots=True, order=True)
+class _Listed:
+    """A file of a folder; `name` is relative. Links to files are regular, broken ones and devices are not."""
+
+    name: str
+    size: int
+    stamp: str
+    regular: bool
+
+
+def _folder_listing(fs: Any, path: str, url: str) -> list[_Listed]:
+    """Every file below `path`, hidden ones left out, sorted."""
+    with _read_errors(url):
+        found = fs.find(path, detail=True)
+    rows = [
+        _Listed(posixpath.relpath(name, path), int(info["size"]), _time_or_tag(info), info["type"] == "file")
+        for name, info in found.items()
+    ]
+    return sorted(row for row in rows if not any(part.startswith(".") for part in row.name.split("/")))
+
+
+def _folder_stamp(listing: Sequence[_Listed]) -> tuple[int, str]:
+    text = "\n".join(f"{f.name}\t{f.size}\t{f.stamp}" for f in listing)
+    digest = xxhash.xxh3_128(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return sum(f.size for f in listing), digest
+
+
+@contextmanager
+def _read_errors(url: str) -> Iterator[None]:
+    """A shard that cannot be read is something for the user to mend."""
+    try:
+        yield
+    except OSError as error:
+        what = error.strerror or str(error) or type(error).__name__
+        raise UserError(f"{url}: cannot be read ({what}). Check that it is there and readable.") from error
 
 
 def _time_or_tag(info: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     out: list[str] = []
     for key in sorted(set(old) | set(new)):
         left, right = old.get(key), new.get(key)
-        if left == right:
+        if canonical_json(left) == canonical_json(right):  # one of them came from JSON, where tuples are lists
             continue
         if isinstance(left, dict) and isinstance(right, dict):
             out += [f"{key}.{inner}" for inner in differing_keys(left, right)]

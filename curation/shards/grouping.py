@@ -31,6 +31,7 @@ class Sample:
 class _Open:
     members: list[tuple[str, Member]] = field(default_factory=list)
     runs: int = 1
+    utf8: bool = True
 
 
 Split = Callable[[str], "tuple[str, str] | None"]
@@ -63,25 +64,28 @@ def group_members(members: Iterable[Member], fault: str = "", split: Split = spl
             name = name[2:].lstrip("/")
         parts = split(name)
         key, extension = parts if parts else (name, "")
-        group = groups.get(key)
-        if group is None:
-            group = groups[key] = _Open()
-        elif key != previous:
+        group = groups.setdefault(_printable(key), _Open())
+        if group.members and key != previous:
             group.runs += 1
         group.members.append((extension, member))
-        previous = key
+        group.utf8 = group.utf8 and name == _printable(name)
+        if parts:  # a nameless neighbour, such as the ._NAME.jpg that macOS adds, parts no sample in two
+            previous = key
     samples = [_sample(key, group) for key, group in groups.items()]
     if fault:
-        samples.append(Sample(ARCHIVE_FAULT_KEY, (), (), (), RejectReason.TRUNCATED_MEMBER, fault))
+        key = ARCHIVE_FAULT_KEY
+        while key in groups:
+            key += "'"
+        samples.append(Sample(key, (), (), (), RejectReason.TRUNCATED_MEMBER, _printable(fault)))
     return samples
 
 
 def _sample(key: str, group: _Open) -> Sample:
-    extensions = tuple(extension for extension, _ in group.members)
+    extensions = tuple(_printable(extension) for extension, _ in group.members)
     refused, detail = _refusal(key, group, extensions)
     return Sample(
-        key=_printable(key),
-        extensions=tuple(_printable(e) for e in extensions),
+        key=key,
+        extensions=extensions,
         offsets=tuple(member.offset for _, member in group.members),
         sizes=tuple(member.size for _, member in group.members),
         refused=refused,
@@ -91,15 +95,20 @@ def _sample(key: str, group: _Open) -> Sample:
 
 def _refusal(key: str, group: _Open, extensions: tuple[str, ...]) -> tuple[RejectReason | None, str]:
     if "" in extensions:
-        return RejectReason.BAD_KEY, f"member {_printable(key)!r} has no name or no extension to tell what it is"
-    if key.startswith("/") or ".." in key.split("/") or key != _printable(key):
-        return RejectReason.BAD_KEY, f"member path {_printable(key)!r} is absolute, has '..' in it, or is not UTF-8"
+        return RejectReason.BAD_KEY, f"member {key!r} has no name or no extension to tell what it is"
+    if key.startswith("/") or ".." in key.split("/") or not group.utf8:
+        return RejectReason.BAD_KEY, f"member path {key!r} is absolute, has '..' in it, or is not UTF-8"
+    odd = [
+        (extension, member.odd) for extension, (_, member) in zip(extensions, group.members, strict=True) if member.odd
+    ]
+    if odd:
+        return RejectReason.BAD_KEY, f"the member with extension {odd[0][0]!r} is {odd[0][1]}, not a regular file"
     twice = sorted({e for e in extensions if extensions.count(e) > 1})
     if twice:
         return RejectReason.DUPLICATE_KEY, f"{extensions.count(twice[0])} members with extension {twice[0]!r}"
     if group.runs > 1:
         return RejectReason.INTERLEAVED_KEY, f"members {', '.join(extensions)} are not adjacent; sort the tar by name"
-    short = [extension for extension, member in group.members if not member.whole]
+    short = [e for e, (_, member) in zip(extensions, group.members, strict=True) if not member.whole]
     if short:
         return RejectReason.TRUNCATED_MEMBER, f"the archive ends inside the member {short[0]!r}"
     return None, ""

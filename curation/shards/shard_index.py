@@ -13,6 +13,7 @@ from curation.shards.grouping import Sample
 from curation.shards.target import Target
 from curation.shards.urls import shard_name
 from schemas.dataset import INPUTS_DIR, InputIdentity
+from schemas.errors import SchemaError
 from schemas.record import from_json, to_json
 from schemas.status import RejectReason
 from schemas.tables import SHARD_INDEX
@@ -35,9 +36,12 @@ def stored_index(target: Target, url: str, kind: ContainerKind) -> ShardIndex | 
     if not target.fs.exists(path):
         return None
     with target.fs.open(path, "rb") as file:
-        parquet = pq.ParquetFile(file)
-        SHARD_INDEX.check(parquet.schema_arrow, path)
-        identity = from_json(InputIdentity, parquet.schema_arrow.metadata[_IDENTITY_KEY].decode(), path)
+        try:
+            parquet = pq.ParquetFile(file)
+            SHARD_INDEX.check(parquet.schema_arrow, path)
+            identity = from_json(InputIdentity, parquet.schema_arrow.metadata.get(_IDENTITY_KEY, b""), path)
+        except (pa.ArrowInvalid, OSError, SchemaError):  # damaged, or of another version: the shard itself is the truth
+            return None
         rows = parquet.metadata.num_rows
     return ShardIndex(identity, rows) if (identity.bytes, identity.stamp) == stamp_of(url, kind) else None
 

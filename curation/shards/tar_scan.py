@@ -15,17 +15,24 @@ from schemas.errors import UserError
 
 _BLOCK: Final = 512
 _CHUNK: Final = 8 << 20
+_HEADER_LIMIT: Final = 1 << 20  # bytes of a long name or pax header; more is damage, not a name
 _REGULAR: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_LINKS: Final = {tarfile.LNKTYPE: "a hard link", tarfile.SYMTYPE: "a symbolic link"}
+_NO_FILES: Final = (tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One regular file in a tar: `size` bytes from `offset`. `whole` is False if the archive ends inside it."""
+    """One file in a tar: `size` bytes from `offset`. `whole` is False if the archive ends inside it.
+
+    `odd` says why its content is not simply those bytes (a link, a sparse file); empty for a regular file.
+    """
 
     name: str
     offset: int
     size: int
     whole: bool = True
+    odd: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,62 +126,107 @@ def _check_start(block: bytes, where: str) -> None:
         raise UserError(f"{where}: not a tar file. Check the path, or fetch it again.") from None
 
 
+@dataclass(slots=True)
+class _Extended:
+    """What the long-name and pax headers before a member say of it."""
+
+    name: str = ""
+    size: int = -1
+    sparse: bool = False
+
+
 def _members(stream: _HashingReader, where: str) -> Iterator[Member]:
-    long_name, long_size = "", -1
-    first = True
+    extended = _Extended()
     while True:
         at = stream.position
         block = stream.read(_BLOCK)
-        if first:
+        if at == 0:
             _check_start(block, where)
-            first = False
         if len(block) < _BLOCK:
             raise _DamageError(f"the archive has no end marker: it stops at byte {stream.position}")
         if block == bytes(_BLOCK):
             return
-        try:
-            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
-            raise _DamageError(f"damaged header at byte {at} ({error}); what follows cannot be read") from None
-        padded = -(-header.size // _BLOCK) * _BLOCK
-        if header.type == tarfile.GNUTYPE_LONGNAME:
-            long_name = _content(stream, header.size, padded, at).rstrip(b"\0").decode("utf-8", "surrogateescape")
-        elif header.type == tarfile.XHDTYPE:
-            records = _pax_records(_content(stream, header.size, padded, at))
-            long_name = records.get("path", long_name)
-            long_size = int(records["size"]) if "size" in records else long_size
-        elif header.type in _REGULAR:
-            size = long_size if long_size >= 0 else header.size
-            name = long_name or header.name
-            member = Member(name, stream.position, size)
-            padded = -(-size // _BLOCK) * _BLOCK
-            there = stream.skip(padded)
-            if there < padded:
-                raise _DamageError(
-                    f"the archive stops at byte {stream.position}, inside {name}",
-                    (Member(name, member.offset, size, whole=there >= size),),
-                )
-            yield member
-            long_name, long_size = "", -1
+        header = _header(block, at)
+        if header.type in (
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+            tarfile.XHDTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+        ):
+            _extend(extended, header, stream, at)
+            continue
+        if header.type in _NO_FILES:
+            extended = _Extended()
+        elif header.type == tarfile.XGLTYPE:  # such as a commit's name; it says nothing that we use
+            _content(stream, header.size, at)
         else:
-            stream.skip(0 if header.type in (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE) else padded)
-            long_name, long_size = "", -1
+            yield from _file(stream, header, extended)
+            extended = _Extended()
 
 
-def _content(stream: _HashingReader, size: int, padded: int, at: int) -> bytes:
-    content = stream.read(padded)
-    if len(content) < padded:
+def _header(block: bytes, at: int) -> tarfile.TarInfo:
+    try:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise _DamageError(f"damaged header at byte {at} ({error}); what follows cannot be read") from None
+    if header.size < 0:
+        raise _DamageError(f"damaged header at byte {at} (negative size); what follows cannot be read")
+    return header
+
+
+def _extend(extended: _Extended, header: tarfile.TarInfo, stream: _HashingReader, at: int) -> None:
+    content = _content(stream, header.size, at)
+    if header.type == tarfile.GNUTYPE_LONGNAME:
+        extended.name = content.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    elif header.type != tarfile.GNUTYPE_LONGLINK:
+        try:
+            records = _pax_records(content)
+            extended.size = int(records.get("size", extended.size))
+        except ValueError:
+            raise _DamageError(f"damaged pax header at byte {at}; what follows cannot be read") from None
+        extended.name = records.get("path", extended.name)
+        extended.sparse = any(key.startswith("GNU.sparse.") for key in records)
+
+
+def _file(stream: _HashingReader, header: tarfile.TarInfo, extended: _Extended) -> Iterator[Member]:
+    name = extended.name or header.name
+    if header.type in _LINKS:
+        yield Member(name, stream.position, 0, odd=_LINKS[header.type])
+        return
+    odd = "a sparse file" if extended.sparse or header.type == tarfile.GNUTYPE_SPARSE else ""
+    if not odd and header.type not in _REGULAR:
+        odd = f"of the unknown type {header.type!r}"
+    size = extended.size if extended.size >= 0 else header.size
+    offset, padded = stream.position, _padded(size)
+    there = stream.skip(padded)
+    member = Member(name, offset, size, whole=there >= size, odd=odd)
+    if there < padded:
+        raise _DamageError(f"the archive stops at byte {stream.position}, inside {name}", (member,))
+    yield member
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _content(stream: _HashingReader, size: int, at: int) -> bytes:
+    if size > _HEADER_LIMIT:
+        raise _DamageError(f"damaged header at byte {at} ({size} bytes long); what follows cannot be read")
+    content = stream.read(_padded(size))
+    if len(content) < _padded(size):
         raise _DamageError(f"the archive stops inside the header at byte {at}")
     return content[:size]
 
 
 def _pax_records(content: bytes) -> dict[str, str]:
-    """The records of a pax extended header: `LENGTH KEY=VALUE\\n`, one after the other."""
+    """The records of a pax extended header: `LENGTH KEY=VALUE\\n`, one after the other. ValueError if it has others."""
     records: dict[str, str] = {}
     while content and content[0] != 0:
-        length_text, _, _ = content.partition(b" ")
-        length = int(length_text)
-        key, _, value = content[len(length_text) + 1 : length - 1].partition(b"=")
-        records[key.decode("utf-8")] = value.decode("utf-8", "surrogateescape")
+        digits, _, _ = content.partition(b" ")
+        length = int(digits)
+        if not len(digits) + 1 < length <= len(content):
+            raise ValueError(f"record of {length} bytes in {len(content)}")
+        key, _, value = content[len(digits) + 1 : length - 1].partition(b"=")
+        records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
         content = content[length:]
     return records

@@ -4,6 +4,7 @@ On a local disk a file is written beside its place under a temporary name, flush
 it is written to a local temporary file and uploaded in one request.
 """
 
+import contextlib
 import errno
 import os
 import posixpath
@@ -16,12 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import psutil
 
 from schemas.errors import StorageError
+from schemas.location import file_system
 
 _MARK = ".tmp-"
+_REMOTE_PREFIX = "latentmill-"
+_START_TOLERANCE = 2.0  # seconds: the start time is computed from the boot time, which clock corrections move
+_NAME_LENGTH = 40  # of the final name within the temporary one, which must fit into 255 bytes
 _REFUSALS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -30,6 +34,10 @@ _REFUSALS = {
     errno.EACCES: "no permission to write",
     errno.EPERM: "no permission to write",
     errno.EIO: "the disk reports an input/output error",
+    errno.ENAMETOOLONG: "the name is too long for this disk",
+    errno.EEXIST: "a file is in the place of a directory",
+    errno.ENOTDIR: "a file is in the place of a directory",
+    errno.EISDIR: "a directory is in the place of a file",
 }
 
 
@@ -56,12 +64,12 @@ class Target:
     @property
     def fs(self) -> Any:
         """Its file system."""
-        return fsspec.core.url_to_fs(self.url)[0]
+        return file_system(self.url)[0]
 
     @property
     def root(self) -> str:
         """Its path within the file system."""
-        return str(fsspec.core.url_to_fs(self.url)[1])
+        return file_system(self.url)[1]
 
     @property
     def is_local(self) -> bool:
@@ -75,10 +83,10 @@ class Target:
 
     def temporary(self, relative: str) -> str:
         """A local path to write the content of `relative` to before `publish`."""
-        name = posixpath.basename(relative)
-        mark = f"{_MARK}{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+        name = posixpath.basename(relative)[:_NAME_LENGTH]
+        mark = f"{_MARK}{_host()}-{os.getpid()}-{_started(os.getpid()):.0f}-{secrets.token_hex(4)}"
         if not self.is_local:
-            return os.path.join(tempfile.gettempdir(), f"latentmill-{name}{mark}")
+            return os.path.join(tempfile.gettempdir(), f"{_REMOTE_PREFIX}{name}{mark}")
         folder = posixpath.dirname(self.path(relative))
         with storage_errors(folder):
             os.makedirs(folder, exist_ok=True)
@@ -110,38 +118,49 @@ class Target:
                 os.fsync(file.fileno())
             self.publish(temporary, relative)
         finally:
-            if os.path.exists(temporary):
+            with contextlib.suppress(FileNotFoundError):
                 os.remove(temporary)
 
     def remove(self, relative: str) -> None:
         """Remove a file if it is there."""
         path = self.path(relative)
-        if self.is_local:
-            if os.path.exists(path):
-                os.remove(path)
-        elif self.fs.exists(path):
-            self.fs.rm_file(path)
+        with storage_errors(path), contextlib.suppress(FileNotFoundError):
+            if not self.is_local:
+                self.fs.rm_file(path)
+                return
+            os.remove(path)
+            # On the disk before anything that follows: a ledger entry must not come back beside newer outputs.
+            _sync_folder(posixpath.dirname(path))
 
     def require_writable(self) -> None:
         """Create the directory and write a byte into it; `StorageError` if that cannot be done."""
         with storage_errors(self.url):
             self.fs.makedirs(self.root, exist_ok=True)
-        if self.is_local and not os.path.isdir(self.root):
-            raise StorageError(f"{self.url}: not a directory. Name another --out.")
-        self.write_bytes(".writable", b"1")
-        self.remove(".writable")
+        if not self.is_local:
+            self.write_bytes(".writable", b"1")
+            self.remove(".writable")
+            return
+        temporary = self.temporary("writable")
+        try:
+            with storage_errors(self.url), open(temporary, "wb") as file:
+                file.write(b"1")
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(temporary)
 
     def sweep(self) -> list[str]:
         """Remove temporary files whose process is dead; their names. Files of other hosts are left to them."""
-        swept: list[str] = []
-        if not self.is_local or not os.path.isdir(self.root):
-            return swept
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                if _MARK in name and _is_orphan(name.rpartition(_MARK)[2]):
-                    os.remove(os.path.join(folder, name))
-                    swept.append(name)
-        return swept
+        if self.is_local:
+            found = [os.path.join(folder, name) for folder, _, names in os.walk(self.root) for name in names]
+        else:
+            here = tempfile.gettempdir()
+            found = [os.path.join(here, name) for name in os.listdir(here) if name.startswith(_REMOTE_PREFIX)]
+        orphans = [path for path in found if _MARK in path and _is_orphan(path.rpartition(_MARK)[2])]
+        for path in orphans:
+            # Another job may be faster; and one that cannot be removed does no harm, so it never stops a job.
+            with contextlib.suppress(OSError):
+                os.remove(path)
+        return [os.path.basename(path) for path in orphans]
 
     def free_bytes(self) -> int | None:
         """Free space on the disk, or None where that has no meaning."""
@@ -152,10 +171,20 @@ def _host() -> str:
     return "".join(c if c.isalnum() else "_" for c in socket.gethostname())
 
 
+def _started(pid: int) -> float:
+    """When process `pid` began, in seconds since the epoch; 0 if there is none."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
 def _is_orphan(mark: str) -> bool:
-    host, _, rest = mark.partition("-")
-    pid, _, _ = rest.partition("-")
-    return host == _host() and pid.isdigit() and not psutil.pid_exists(int(pid))
+    """Whether the process that `mark` names is gone. Its start time counts: containers give the same pid again."""
+    host, *rest = mark.split("-")
+    if host != _host() or len(rest) != 3 or not (rest[0].isdecimal() and rest[1].isdecimal()):
+        return False
+    return abs(_started(int(rest[0])) - int(rest[1])) > _START_TOLERANCE
 
 
 def _sync_folder(folder: str) -> None:

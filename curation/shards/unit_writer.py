@@ -6,6 +6,7 @@ nothing is published.
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -38,8 +39,9 @@ class UnitWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for sink in self._sinks.values():
-            sink.abandon()
+        with ExitStack() as stack:  # every sink is abandoned, even where another cannot be
+            for sink in self._sinks.values():
+                stack.callback(sink.abandon)
 
     @property
     def rows_done(self) -> int:
@@ -48,12 +50,14 @@ class UnitWriter:
 
     def table(self, path: str, schema: TableSchema, *, row_per_key: bool = True) -> TableSink:
         """Open the Parquet output `path`. With `row_per_key` it must end with exactly one row a kept key."""
+        self._require_new(path)
         sink = TableSink(self._target, path, schema, row_per_key)
         self._sinks[path] = sink
         return sink
 
     def tar(self, path: str) -> TarSink:
         """Open the tar output `path`; it must end with exactly one member a kept key."""
+        self._require_new(path)
         sink = TarSink(self._target, path)
         self._sinks[path] = sink
         return sink
@@ -64,8 +68,9 @@ class UnitWriter:
         self._kept += 1
 
     def reject(self, key: str, reason: RejectReason, detail: str) -> None:
-        """Count the row of `key` as refused and record why."""
+        """Count the row of `key` as refused and record why, in one line."""
         self._account(key)
+        detail = " ".join(detail.encode(errors="backslashreplace").decode().split())
         self._rejected[reason.value] += 1
         self._reject_rows.append(
             {"key": key, "shard": self.unit.shard, "stage": self._stage, "reason": reason.value, "detail": detail}
@@ -102,6 +107,10 @@ class UnitWriter:
             self._target.publish(sink.temporary, sink.path)
         self._target.write_text(ledger_path(self.unit.name), to_json(entry))
         return entry
+
+    def _require_new(self, path: str) -> None:
+        if path in self._sinks:
+            raise ConservationError(f"{self.unit.name}: output {path} was opened twice")
 
     def _account(self, key: str) -> None:
         if key in self._keys:

@@ -3,10 +3,10 @@
 import posixpath
 from collections.abc import Sequence
 
-import fsspec
 from braceexpand import braceexpand
 
 from schemas.errors import UserError
+from schemas.location import file_system
 
 _GLOB_CHARACTERS = frozenset("*?[")
 
@@ -24,7 +24,10 @@ def expand_shards(patterns: Sequence[str]) -> tuple[str, ...]:
         except ValueError:
             raise UserError(f"--shards {pattern}: unbalanced braces. Write ranges as name-{{000..127}}.tar.") from None
         for item in expanded:
-            found.update(_glob(item) if _GLOB_CHARACTERS & set(item) else [_existing(item)])
+            found.update(_matches(item))
+    for url in found:
+        if not _is_utf8(url):
+            raise UserError(f"{url!r}: the name is not UTF-8. Rename it; outputs and records carry the shard's name.")
     shards = tuple(sorted(found, key=lambda url: (shard_name(url), url)))
     _refuse_equal_names(shards)
     return shards
@@ -37,19 +40,25 @@ def shard_name(url: str) -> str:
     return stem if dot and extension.lower() in {"tar", "parquet", "jsonl", "json", "txt", "gz"} and stem else base
 
 
-def _glob(pattern: str) -> list[str]:
-    fs, path = fsspec.core.url_to_fs(pattern)
-    matches = [str(fs.unstrip_protocol(p)) if "://" in pattern else str(p) for p in fs.glob(path)]
+def _matches(item: str) -> list[str]:
+    """What one path or glob names. A path that exists is itself, whatever characters it has."""
+    fs, path = file_system(item)
+    if fs.exists(path):
+        return [item if "://" in item else path]
+    if not _GLOB_CHARACTERS & set(item):
+        raise UserError(f"{item}: no such shard. Check the path or the range in the braces.")
+    matches = [str(fs.unstrip_protocol(p)) if "://" in item else str(p) for p in fs.glob(path)]
     if not matches:
-        raise UserError(f"--shards {pattern}: matches nothing. Check the path, and quote the pattern in the shell.")
+        raise UserError(f"--shards {item}: matches nothing. Check the path, and quote the pattern in the shell.")
     return matches
 
 
-def _existing(url: str) -> str:
-    fs, path = fsspec.core.url_to_fs(url)
-    if not fs.exists(path):
-        raise UserError(f"{url}: no such shard. Check the path or the range in the braces.")
-    return url if "://" in url else str(path)
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_equal_names(shards: Sequence[str]) -> None:
