@@ -18,7 +18,8 @@ class InlineExecutor:
     @property
     def rows_in_flight(self) -> int:
         """Rows done in the unit under way."""
-        return self._writer.rows_done if self._writer else 0
+        writer = self._writer  # asked from the progress thread, while this one sets it to None
+        return writer.rows_done if writer else 0
 
     def run(self, stage: Stage, target: Target, units: Iterable[Unit]) -> Iterator[UnitDone | UnitFailed]:
         """The outcome of each unit, in order. The model is loaded when the first unit comes."""

@@ -6,7 +6,7 @@ anywhere, the same command goes on where it stopped.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -14,7 +14,7 @@ from typing import Protocol
 from rich.console import Console
 
 from curation.execution.inline import InlineExecutor
-from curation.execution.plan import Ledger, ShardPlan
+from curation.execution.plan import INPUT_CHANGED, ROWS_CHANGED, Ledger, ShardPlan
 from curation.execution.progress import Progress
 from curation.execution.ray_environment import prepare_ray_environment
 from curation.execution.run_unit import UnitDone, UnitFailed
@@ -28,12 +28,13 @@ from schemas.dataset import (
     PLAN_FILE,
     RUNS_DIR,
     DatasetInfo,
+    LedgerEntry,
     PlannedUnit,
     PlanRecord,
     ledger_path,
 )
 from schemas.errors import DatasetError, ExitCode, GuardError, UserError
-from schemas.reading import read_info, read_ledger, read_plan
+from schemas.reading import damaged_outputs, read_info, read_ledger, read_plan
 from schemas.record import canonical_json, to_json
 
 _ROWS_BEFORE_GUARD = 200
@@ -43,7 +44,7 @@ _ROWS_BEFORE_GUARD = 200
 class JobOptions:
     """How a job runs; nothing here changes what it writes.
 
-    `max_rejected` is the share of rows above which the job stops itself, looked at after 200 rows.
+    `max_rejected` is the share of rows above which the job stops itself, looked at after 200 rows and at the end.
     """
 
     workers: int = 1
@@ -126,7 +127,7 @@ def dry_run(job: Job, console: Console) -> JobSummary:
     for plan in job.plans:
         if plan.unread:
             summary.due["not read yet (whole shards)"] += 1
-            console.print(f"{plan.shard}: due, the shard has not been read yet", highlight=False)
+            _say(console, f"{plan.shard}: due, the shard has not been read yet")
         for unit in plan.units:
             reason = ledger.why_due(unit)
             if reason is None:
@@ -134,9 +135,9 @@ def dry_run(job: Job, console: Console) -> JobSummary:
             else:
                 summary.due[reason] += 1
                 rows = unit.planned.stop - unit.planned.start
-                console.print(f"{unit.name}: due, {reason} ({rows:,} rows)", highlight=False)
+                _say(console, f"{unit.name}: due, {reason} ({rows:,} rows)")
     due = sum(summary.due.values())
-    console.print(f"{due:,} due, {summary.units_current:,} whole and current; nothing was written (--dry-run)")
+    _say(console, f"{due:,} due, {summary.units_current:,} whole and current; nothing was written (--dry-run)")
     return summary
 
 
@@ -187,14 +188,19 @@ def _run_due(
                     raise failure
                 else:
                     summary.fail(outcome)
-                    console.print(f"{outcome.unit.name}: set aside, {outcome.reason}", highlight=False, style="red")
+                    _say(console, f"{outcome.unit.name}: set aside, {outcome.reason}", style="red")
                     if outcome.trace:
-                        console.print(outcome.trace, highlight=False, style="dim")
+                        _say(console, outcome.trace, style="dim")
         finally:
-            # Closing the generator here, and not whenever it is collected, ends its actors before we sweep.
-            close = getattr(outcomes, "close", None)
-            if close is not None:
-                close()
+            # Closed here, and not whenever they are collected: first the actors end, then the threads that read ahead.
+            for generator in (outcomes, units, job.plans):
+                if isinstance(generator, Generator):
+                    generator.close()
+    _guard(summary, options, at_end=True)
+
+
+def _say(console: Console, line: str, style: str = "") -> None:
+    console.print(line, style=style, highlight=False, markup=False)
 
 
 def _executor(options: JobOptions) -> Executor:
@@ -210,15 +216,20 @@ def _executor(options: JobOptions) -> Executor:
 def _due_units(job: Job, ledger: Ledger, summary: JobSummary, progress: Progress) -> Iterator[Unit]:
     """The units that must be made, in order; keeps plan.json and the counts up to date on the way."""
     before = read_plan(job.target.url)
-    others = [u for u in before.units if u.shard not in set(job.shards)]
+    ours = frozenset(job.shards)
+    others = [u for u in before.units if u.shard not in ours]
     shards = tuple(sorted(set(before.shards) | set(job.shards)))
     planned: list[PlannedUnit] = []
+    made = ledger.by_shard()
     if set(shards) != set(before.shards):
         job.target.write_text(PLAN_FILE, to_json(PlanRecord(shards, before.units)))
-    due = 0
+    due, moved = 0, False
     for plan in job.plans:
         planned += [unit.planned for unit in plan.units]
-        _remove_vanished(job.target, ledger, plan, summary)
+        if _take_away_outdated(job.target, ledger, made.get(plan.shard, ()), plan, summary) and not moved:
+            # Until this job ends, readers are told that shards which may have changed too have not been read yet.
+            moved = True
+            job.target.write_text(PLAN_FILE, to_json(_plan_record(shards, [*others, *planned])))
         for unit in plan.units:
             reason = ledger.why_due(unit)
             if reason is None:
@@ -229,24 +240,41 @@ def _due_units(job: Job, ledger: Ledger, summary: JobSummary, progress: Progress
             progress.rows_due += unit.planned.stop - unit.planned.start
             yield unit
     progress.units_due = due
-    record = PlanRecord(shards, tuple(sorted([*others, *planned], key=lambda u: (u.shard, u.start, u.name))))
-    if record != before:
+    record = _plan_record(shards, [*others, *planned])
+    if moved or record != before:
         job.target.write_text(PLAN_FILE, to_json(record))
 
 
-def _remove_vanished(target: Target, ledger: Ledger, plan: ShardPlan, summary: JobSummary) -> None:
-    """Take away what was made from rows that the shard no longer has."""
-    current = {unit.name for unit in plan.units}
-    for entry in ledger.entries.values():
-        if entry.shard == plan.shard and entry.unit not in current:
-            target.remove(ledger_path(entry.unit))
+def _plan_record(shards: tuple[str, ...], units: Sequence[PlannedUnit]) -> PlanRecord:
+    return PlanRecord(shards, tuple(sorted(units, key=lambda unit: (unit.shard, unit.start, unit.name))))
+
+
+def _take_away_outdated(
+    target: Target, ledger: Ledger, made: Sequence[LedgerEntry], plan: ShardPlan, summary: JobSummary
+) -> bool:
+    """Take away what was made from rows that the shard no longer has; whether there was any.
+
+    Of units that will be made again only the ledger entry goes: from here on they do not exist for readers.
+    """
+    current = {unit.name: unit for unit in plan.units}
+    found = False
+    for entry in made:
+        unit = current.get(entry.unit)
+        if unit is not None and ledger.why_due(unit) not in {INPUT_CHANGED, ROWS_CHANGED}:
+            continue
+        found = True
+        target.remove(ledger_path(entry.unit))
+        if unit is None:
             for output in entry.outputs:
                 target.remove(output.path)
             summary.units_removed += 1
+    return found
 
 
-def _guard(summary: JobSummary, options: JobOptions) -> None:
-    if summary.rows_in < _ROWS_BEFORE_GUARD or summary.rows_rejected <= options.max_rejected * summary.rows_in:
+def _guard(summary: JobSummary, options: JobOptions, *, at_end: bool = False) -> None:
+    if summary.rows_in < _ROWS_BEFORE_GUARD and not at_end:
+        return
+    if summary.rows_rejected <= options.max_rejected * summary.rows_in:
         return
     reason, count = summary.rejected.most_common(1)[0]
     raise GuardError(
@@ -257,10 +285,18 @@ def _guard(summary: JobSummary, options: JobOptions) -> None:
 
 def _read_ledger(job: Job, info: DatasetInfo | None) -> Ledger:
     spec = job.stage.spec
-    entries = {entry.unit: entry for entry in read_ledger(job.target.url)} if info else {}
-    changed = ", ".join(differing_keys(info.config, spec.config)) if info else ""
-    old = info.fingerprint if info else ""
-    return Ledger(entries, spec.fingerprint, old, changed, job.target.fs, job.target.root)
+    if info is None:
+        return Ledger({}, {}, spec.fingerprint, "", "")
+    found = read_ledger(job.target.url)
+    current = [entry for entry in found.entries if entry.fingerprint == spec.fingerprint]
+    damaged = damaged_outputs(job.target.fs, job.target.root, current)
+    faults = {
+        unit: f"{output.path.replace(f'{unit}.', '*.')} {'is missing' if size is None else 'has another size'}"
+        for unit, (output, size) in damaged.items()
+    }
+    faults |= dict.fromkeys(found.damaged, "its ledger entry is damaged")
+    changed = ", ".join(differing_keys(info.config, spec.config))
+    return Ledger({e.unit: e for e in found.entries}, faults, spec.fingerprint, info.fingerprint, changed)
 
 
 def _write_info(job: Job, before: DatasetInfo | None) -> None:
@@ -277,7 +313,7 @@ def _write_info(job: Job, before: DatasetInfo | None) -> None:
         unit_rows=job.unit_rows,
         facts=spec.facts,
     )
-    if before is None or canonical_json(before.config) != canonical_json(info.config) or before != info:
+    if before is None or to_json(before) != to_json(info):
         job.target.write_text(DATASET_FILE, to_json(info))
 
 

@@ -1,9 +1,10 @@
 """Which units there are, and why each of them is due."""
 
 import posixpath
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
 from curation.execution.prefetch import map_ahead
 from curation.execution.stage import Unit
@@ -12,9 +13,13 @@ from curation.shards.shard_index import ShardIndex, ensure_index, stored_index
 from curation.shards.target import Target
 from curation.shards.urls import shard_name
 from schemas.dataset import InputIdentity, LedgerEntry, PlannedUnit
-from schemas.reading import Dataset, fault_of
+from schemas.reading import Dataset
 
 _SHARDS_AHEAD = 4
+
+NOT_MADE: Final = "not made yet"
+ROWS_CHANGED: Final = "its rows changed"
+INPUT_CHANGED: Final = "input changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +80,35 @@ def _slices(url: str, index: ShardIndex, unit_rows: int) -> Iterator[Unit]:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What a dataset holds now, for telling what is due. `changed` says how the settings differ from its last run."""
+    """What a dataset held when the job began, for telling what is due. `entries` and `faults` are by unit.
+
+    `changed` says how the settings differ from the last run. `faults` are units whose files are not what the ledger
+    says, with why, in words that are the same for every unit that has the same fault.
+    """
 
     entries: Mapping[str, LedgerEntry]
+    faults: Mapping[str, str]
     fingerprint: str
     old_fingerprint: str
     changed: str
-    fs: Any
-    root: str
+
+    def by_shard(self) -> Mapping[str, Sequence[LedgerEntry]]:
+        """The entries of each shard."""
+        found: defaultdict[str, list[LedgerEntry]] = defaultdict(list)
+        for entry in self.entries.values():
+            found[entry.shard].append(entry)
+        return found
 
     def why_due(self, unit: Unit) -> str | None:
         """Why `unit` must be made, in a few words; None if it is whole and current."""
         entry = self.entries.get(unit.name)
         if entry is None:
-            return "not made yet"
+            return self.faults.get(unit.name, NOT_MADE)
         if entry.fingerprint != self.fingerprint:
             known = self.changed and entry.fingerprint == self.old_fingerprint
             return f"{self.changed} changed" if known else "made under other settings"
         if (entry.start, entry.stop) != (unit.planned.start, unit.planned.stop):
-            return "its rows changed"
+            return ROWS_CHANGED
         if [(i.name, i.digest) for i in entry.inputs] != [(i.name, i.digest) for i in unit.inputs]:
-            return "input changed"
-        fault = fault_of(self.fs, self.root, entry, self.fingerprint)
-        return fault.partition(": ")[2] if fault else None
+            return INPUT_CHANGED
+        return self.faults.get(unit.name)

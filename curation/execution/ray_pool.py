@@ -4,15 +4,20 @@ Plain actors over units and not Ray Data: the unit is ours, so its output has a 
 order in which units end never shows. Only paths travel through Ray; the object store stays empty.
 """
 
+import contextlib
 import itertools
+import math
+import os
 import signal
+import socket
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError, RayTaskError
 
 from curation.execution.run_unit import UnitDone, UnitFailed, run_unit
 from curation.execution.stage import Stage, Unit
@@ -21,6 +26,8 @@ from curation.shards.unit_writer import UnitWriter
 from schemas.errors import ExitCode, GuardError, UserError
 
 _POLL_SECONDS = 0.5
+_END_SECONDS = 10.0
+_OBJECT_STORE_BYTES = 128 << 20  # of Ray's shared memory, by default a third of all memory; only paths go through it
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,16 @@ class RayOptions:
     address: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Where a worker process is, and what the user must mend before it can work (None: nothing)."""
+
+    host: str
+    pid: int
+    trouble: str | None
+    exit_code: ExitCode
+
+
 class UnitActor:
     """A worker process. Two threads: one works, the other answers how far it is."""
 
@@ -41,13 +58,15 @@ class UnitActor:
         self._worker: Any = None
         self._writer: UnitWriter | None = None
 
-    def open(self) -> tuple[str, int] | None:
-        """Load the model; (message, exit code) where the user must mend something."""
+    def open(self) -> Opened:
+        """Load the model, and clear away what a dead worker left on this host."""
+        trouble, exit_code = None, ExitCode.OK
         try:
+            self._target.sweep()
             self._worker = self._stage.open()
         except UserError as error:
-            return str(error), int(error.exit_code)
-        return None
+            trouble, exit_code = str(error), error.exit_code
+        return Opened(socket.gethostname(), os.getpid(), trouble, exit_code)
 
     def run(self, unit: Unit, attempt: int) -> UnitDone | UnitFailed:
         """Do one unit."""
@@ -70,7 +89,6 @@ class _Slot:
     """One place of the pool: an actor, what it is doing, and what it last said of its progress."""
 
     actor: Any
-    ready: bool = False
     unit: Unit | None = None
     asked: Any = None
     rows: int = 0
@@ -89,11 +107,12 @@ class RayExecutor:
         self._retries: deque[Unit] = deque()
         self._tries: Counter[str] = Counter()
         self._loading_deaths = 0
+        self._processes: list[psutil.Process] = []  # the workers of this machine
 
     @property
     def rows_in_flight(self) -> int:
         """Rows done in the units under way, as far as the actors have said."""
-        return sum(slot.rows for slot in self._slots.values())
+        return sum(slot.rows for slot in list(self._slots.values()))  # a copy: the progress thread asks
 
     def run(self, stage: Stage, target: Target, units: Iterable[Unit]) -> Iterator[UnitDone | UnitFailed]:
         """The outcome of each unit, as they come. Ray is started when the first unit comes, and stopped at the end."""
@@ -101,8 +120,8 @@ class RayExecutor:
         self._retries.extend(itertools.islice(source, self._options.workers))
         if not self._retries:
             return
-        self._start()
         try:
+            self._start()
             for _ in range(len(self._retries)):
                 self._add_actor(stage, target)
             while self._slots:
@@ -111,23 +130,32 @@ class RayExecutor:
                     yield from self._settle(reference, stage, target, source)
                 self._ask_progress()
         finally:
-            for slot in self._slots.values():
-                ray.kill(slot.actor)
             self._slots.clear()
-            ray.shutdown()
+            ray.shutdown()  # ends the actors, here or on the cluster: they live as long as their driver
+            _wait_for_end(self._processes)
 
     def _start(self) -> None:
         address = self._options.address
         workers = self._options.workers
         need = {"CPU": self._options.cpus * workers, "GPU": self._options.gpus * workers}
-        local = {} if address else {"num_cpus": max(1, round(need["CPU"])), "include_dashboard": False}
+        local = {
+            "num_cpus": max(1, math.ceil(need["CPU"])),
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
+            ray.init(
+                address=address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else local)
+            )
+        except SystemExit:  # what ray.init makes of a SIGTERM
+            signal.signal(signal.SIGTERM, on_sigterm)
+            os.kill(os.getpid(), signal.SIGTERM)
         except (ConnectionError, RuntimeError, ValueError) as error:
             what = f"--ray-address {address}: cannot join the cluster" if address else "Ray cannot be started here"
             raise UserError(f"{what} ({_one_line(error)}). Is it up, and is /tmp writable?") from error
-        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaces it by one that exits with a traceback
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaces it by one that exits with a traceback
         have = ray.cluster_resources()
         for name, amount in need.items():
             if amount > have.get(name, 0.0):
@@ -149,7 +177,10 @@ class RayExecutor:
         unit, slot.unit, slot.rows = slot.unit, None, 0
         try:
             answer = ray.get(reference)
-        except RayActorError as error:
+        except RayTaskError:
+            raise
+        except RayError as error:  # died, unreachable, out of memory, its node gone
+            ray.kill(slot.actor)  # one that is only unreachable must not go on beside its replacement
             outcome = self._after_death(unit, error)
             if outcome is not None:
                 yield outcome
@@ -158,14 +189,16 @@ class RayExecutor:
                 self._retries.appendleft(upcoming)
                 self._add_actor(stage, target)
             return
-        if unit is None:
-            if answer is not None:
-                message, code = answer
-                failure = UserError(message)
-                failure.exit_code = ExitCode(code)
+        if isinstance(answer, Opened):
+            if answer.trouble is not None:
+                failure = UserError(answer.trouble)
+                failure.exit_code = answer.exit_code
                 raise failure
-            slot.ready, self._loading_deaths = True, 0
-        elif isinstance(answer, UnitFailed) and answer.fatal is None and self._may_retry(unit):
+            self._loading_deaths = 0
+            if answer.host == socket.gethostname():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self._processes.append(psutil.Process(answer.pid))
+        elif unit is not None and isinstance(answer, UnitFailed) and answer.fatal is None and self._may_retry(unit):
             self._retries.append(unit)
         else:
             yield answer
@@ -184,7 +217,7 @@ class RayExecutor:
         self._tries[unit.name] += 1
         return self._tries[unit.name] < self._attempts
 
-    def _after_death(self, unit: Unit | None, error: RayActorError) -> UnitFailed | None:
+    def _after_death(self, unit: Unit | None, error: RayError) -> UnitFailed | None:
         if unit is None:
             self._loading_deaths += 1
             if self._loading_deaths >= self._attempts:
@@ -209,9 +242,18 @@ class RayExecutor:
             if answered:
                 try:
                     slot.rows = ray.get(slot.asked)
-                except RayActorError:
+                except RayError:
                     slot.rows = 0  # the death itself is settled where the unit's own answer is taken
                 slot.asked = None
+
+
+def _wait_for_end(processes: Sequence[psutil.Process]) -> None:
+    """Wait until worker processes are gone, so that what they left can be cleared away."""
+    _, stubborn = psutil.wait_procs(processes, timeout=_END_SECONDS)
+    for process in stubborn:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=_END_SECONDS)
 
 
 def _one_line(error: Exception) -> str:

@@ -12,38 +12,46 @@ _CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINAT
 
 class Interruption:
     """Whether a signal has arrived. The handler raises at once; `check` raises again later, in case a library between
-    here and there caught the exception."""
+    here and there caught the exception.
+
+    What is raised is a KeyboardInterrupt: a stage that refuses a row for any `Exception` must not take the end of the
+    job for a fault of the row, and Ray's own waits let no other exception of a signal handler through.
+    """
 
     def __init__(self) -> None:
-        self._error: InterruptedJobError | None = None
+        self.error: InterruptedJobError | None = None
 
     def arrive(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
         signal.signal(number, signal.SIG_DFL)
         name = signal.Signals(number).name
-        self._error = InterruptedJobError(
+        self.error = InterruptedJobError(
             f"{name}: stopped. Units in flight were abandoned, finished ones are safe; run the same command to go on.",
             _CODES[signal.Signals(number)],
         )
-        raise self._error
+        raise KeyboardInterrupt(name)
 
     def check(self) -> None:
         """Raise if a signal has arrived."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise KeyboardInterrupt(str(self.error))
 
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Within the block, SIGINT and SIGTERM raise `InterruptedJobError` in the main thread.
+    """A block that SIGINT and SIGTERM leave by `InterruptedJobError`. Must be entered in the main thread.
 
-    A second signal while the first is being handled has Python's default effect, so that a stuck job can be ended.
-    Must be entered in the main thread.
+    A second signal while the first is being handled has its default effect, so that a stuck job can be ended.
     """
     interruption = Interruption()
     before = {number: signal.signal(number, interruption.arrive) for number in _CODES}
     try:
         yield interruption
+        interruption.check()
+    except KeyboardInterrupt:
+        if interruption.error is None:
+            raise
+        raise interruption.error from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

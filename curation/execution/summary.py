@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from curation.execution.run_unit import UnitFailed
 from schemas.dataset import LedgerEntry
@@ -57,11 +58,12 @@ class JobSummary:
     @property
     def limited_by(self) -> str:
         """The phase that took the most time, as `name (share of all phases)`; empty if nothing was timed."""
-        total = sum(self.phases.values())
+        phases = dict(self.phases)  # the progress thread asks while the job adds to it
+        total = sum(phases.values())
         if total <= 0:
             return ""
-        name = max(self.phases, key=lambda phase: self.phases[phase])
-        return f"{name} ({self.phases[name] / total:.0%} of the workers' time)"
+        name = max(phases, key=lambda phase: phases[phase])
+        return f"{name} ({phases[name] / total:.0%} of the workers' time)"
 
     def as_json(self) -> dict[str, Any]:
         """The summary as plain values."""
@@ -80,7 +82,7 @@ class JobSummary:
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         for name, value in self._lines():
-            table.add_row(name, value)
+            table.add_row(Text(name), Text(value))  # not markup: a reason may hold brackets
         console.print(table)
 
     def _lines(self) -> list[tuple[str, str]]:
