@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         device=options.device,
         batch_size=options.batch_size,
         decode_threads=options.decode_threads,
-        t5_tokenizer=resolve_checkpoint(t5, None, needs=("tokenizer_config.json",)) if t5 else None,
+        t5_tokenizer=resolve_checkpoint(t5, None, needs=("tokenizer.json|spiece.model",)) if t5 else None,
     )
     job = Job(stage, inputs.target, inputs.source.name, inputs.names, inputs.plans(), inputs.unit_rows)
     return int(finish(options, job).exit_code)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from curation.execution.job import Job, JobOptions
     from curation.execution.summary import JobSummary
 
+_LOG_WIDTH = 200
+
 EXIT_CODES = """exit codes:
   0 done (or nothing to do)   1 some units were set aside   2 arguments, input or output cannot be used
   3 a guard stopped the job   4 the disk is full or not writable   130/143 ended by SIGINT/SIGTERM"""
@@ -49,7 +51,7 @@ def run(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = 
 
 def console() -> Console:
     """Where progress and summaries go: stderr, so that stdout stays for results."""
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _LOG_WIDTH)
 
 
 def add_job_arguments(

@@ -133,7 +133,7 @@ def dry_run(job: Job, console: Console) -> JobSummary:
             if reason is None:
                 summary.units_current += 1
             else:
-                summary.due[reason] += 1
+                summary.due[ledger.kind_of(unit, reason)] += 1
                 rows = unit.planned.stop - unit.planned.start
                 _say(console, f"{unit.name}: due, {reason} ({rows:,} rows)")
     due = sum(summary.due.values())
@@ -235,7 +235,7 @@ def _due_units(job: Job, ledger: Ledger, summary: JobSummary, progress: Progress
             if reason is None:
                 summary.units_current += 1
                 continue
-            summary.due[reason] += 1
+            summary.due[ledger.kind_of(unit, reason)] += 1
             due += 1
             progress.rows_due += unit.planned.stop - unit.planned.start
             yield unit

@@ -99,6 +99,10 @@ class Ledger:
             found[entry.shard].append(entry)
         return found
 
+    def kind_of(self, unit: Unit, reason: str) -> str:
+        """The kind of `reason`, for counting: a few words that name no file."""
+        return "with missing or damaged files" if reason == self.faults.get(unit.name) else reason
+
     def why_due(self, unit: Unit) -> str | None:
         """Why `unit` must be made, in a few words; None if it is whole and current."""
         entry = self.entries.get(unit.name)
