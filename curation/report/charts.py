@@ -11,7 +11,7 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-TONES: Final = ("a", "b", "c", "d", "e", "f")
+TONES: Final = ("a", "b", "c", "d", "e", "g", "h", "f")  # f, a grey, is for the rest
 _ROW_PX: Final = 28
 _BAR_PX: Final = 24
 _PLOT_PX: Final = 200

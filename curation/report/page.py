@@ -102,7 +102,8 @@ def _lead(report: Report) -> str:
     """How much there is, and of when."""
     images = next((facts for facts in report.datasets if facts.kind in ("captions", "latents")), None)
     newest = max((facts.newest_run for facts in report.datasets), default="")
-    parts = [f"{images.rows_in:,} samples of {images.shards:,} shards"] if images else []
+    shards = f"{images.shards:,} shard{'' if images.shards == 1 else 's'}" if images else ""
+    parts = [f"{images.rows_in:,} samples of {shards}"] if images else []
     parts += [f"newest run {newest}"] if newest else []
     return ", ".join(parts)
 
@@ -118,7 +119,7 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
             tiles.append((name, f"{balance.kept:,}", f"{formats.share(balance.kept, first)} of samples"))
     if report.text and report.latents:
         total = report.text.volume.per_sample + report.latents.volume.per_sample
-        tiles.append(("feature bytes a sample", formats.size(total), "latents and text"))
+        tiles.append(("features a sample", formats.size(total), "latents and text"))
     final = report.training.final if report.training else {}
     loss = final.get("last_loss", final.get("loss"))
     if isinstance(loss, float | int):
