@@ -12,11 +12,12 @@ _COLUMNS = 10
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence. `spaces[i]` tells whether a space follows `words[i]`; `document` names where it comes from."""
+    """One sentence: words, whether a space follows each, universal tags, Penn tags, and the name of its document."""
 
     words: tuple[str, ...]
     spaces: tuple[bool, ...]
     tags: tuple[str, ...]
+    penn_tags: tuple[str, ...]
     document: str
 
     @property
@@ -62,8 +63,9 @@ def _sentence(rows: list[list[str]], document: str) -> Sentence:
     words: list[str] = []
     spaces: list[bool] = []
     tags: list[str] = []
+    penn_tags: list[str] = []
     token_end, token_space = 0, True
-    for index, form, _, tag, *_, misc in rows:
+    for index, form, _, tag, penn_tag, *_, misc in rows:
         space = "SpaceAfter=No" not in misc.split("|")
         if "-" in index:
             token_end, token_space = int(index.partition("-")[2]), space
@@ -71,5 +73,6 @@ def _sentence(rows: list[list[str]], document: str) -> Sentence:
             position = int(index)
             words.append(form)
             tags.append(tag)
+            penn_tags.append(penn_tag)
             spaces.append(space if position > token_end else position == token_end and token_space)
-    return Sentence(tuple(words), tuple(spaces), tuple(tags), document)
+    return Sentence(tuple(words), tuple(spaces), tuple(tags), tuple(penn_tags), document)

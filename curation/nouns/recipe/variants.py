@@ -11,10 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from curation.nouns.recipe.caption_words import CAPTION_WORDS
 from curation.nouns.recipe.conllu import Sentence
 
 _FINAL_STOPS = frozenset({".", "!", "?"})
 _KEPT_LOW_IN_TITLES = frozenset({"ADP", "CCONJ", "DET", "PART"})
+_REPLACEABLE = frozenset({"NOUN", "VERB", "ADJ"})
 _PREFIX, _SUFFIX = 1, 3  # the characters that spaCy's PREFIX and SUFFIX features see
 
 
@@ -22,16 +24,20 @@ _PREFIX, _SUFFIX = 1, 3  # the characters that spaCy's PREFIX and SUFFIX feature
 class VariantRates:
     """Shares of the training text, in [0, 1]. The three casings exclude each other.
 
-    `rare_word_scale` is s in the chance s / (s + n) that a word seen n times is replaced by an unknown one; 0 is never.
+    `caption_words` is the chance that a noun or adjective gives way to a caption word of its Penn tag, `caption_verbs`
+    the same for verbs. `rare_word_scale` is s in the chance s / (s + n) that a word seen n times is replaced by an
+    unknown one; 0 is never.
     """
 
-    lower: float = 0.2
-    title: float = 0.08
+    lower: float = 0.15
+    title: float = 0.07
     upper: float = 0.02
     no_stop: float = 0.3
     joined: float = 0.5
     longest_join: int = 4
     rare_word_scale: float = 0.0
+    caption_words: float = 0.0
+    caption_verbs: float = 0.0
 
 
 def lower_cased(sentence: Sentence) -> Sentence:
@@ -58,7 +64,9 @@ def without_final_stop(sentence: Sentence) -> Sentence:
     """The sentence without its final `.`, `!` or `?`; unchanged if it has none or nothing else."""
     if len(sentence.words) < 2 or sentence.words[-1] not in _FINAL_STOPS:
         return sentence
-    return replace(sentence, words=sentence.words[:-1], spaces=sentence.spaces[:-1], tags=sentence.tags[:-1])
+    return Sentence(
+        sentence.words[:-1], sentence.spaces[:-1], sentence.tags[:-1], sentence.penn_tags[:-1], sentence.document
+    )
 
 
 def with_unknown_words(sentence: Sentence, counts: Counter[str], scale: float, draw: random.Random) -> Sentence:
@@ -73,6 +81,18 @@ def with_unknown_words(sentence: Sentence, counts: Counter[str], scale: float, d
     return replace(sentence, words=tuple(words))
 
 
+def with_caption_words(sentence: Sentence, rates: VariantRates, draw: random.Random) -> Sentence:
+    """The sentence with some words replaced by caption words of the same Penn tag and casing."""
+    words = []
+    for word, tag, penn_tag in zip(sentence.words, sentence.tags, sentence.penn_tags, strict=True):
+        rate = rates.caption_verbs if tag == "VERB" else rates.caption_words
+        if penn_tag in CAPTION_WORDS and tag in _REPLACEABLE and draw.random() < rate:
+            other = draw.choice(CAPTION_WORDS[penn_tag])
+            word = other.upper() if word.isupper() and len(word) > 1 else other.title() if word[0].isupper() else other
+        words.append(word)
+    return replace(sentence, words=tuple(words))
+
+
 def joined(sentences: Sequence[Sentence]) -> Sentence:
     """Several sentences in a row as one text."""
     spaces: list[bool] = []
@@ -82,6 +102,7 @@ def joined(sentences: Sequence[Sentence]) -> Sentence:
         tuple(w for s in sentences for w in s.words),
         tuple(spaces),
         tuple(t for s in sentences for t in s.tags),
+        tuple(t for s in sentences for t in s.penn_tags),
         sentences[0].document,
     )
 
@@ -90,7 +111,7 @@ def training_texts(sentences: Sequence[Sentence], rates: VariantRates, draw: ran
     """One pass over `sentences`: neighbours of a document joined at random, each text then given its casing and end."""
     counts = Counter(w.lower() for s in sentences for w in s.words)
     for _, document in groupby(sentences, key=lambda s: s.document):
-        for run in _runs(list(document), rates, draw):
+        for run in _runs([with_caption_words(s, rates, draw) for s in document], rates, draw):
             text = joined(run)
             if rates.rare_word_scale > 0:
                 text = with_unknown_words(text, counts, rates.rare_word_scale, draw)

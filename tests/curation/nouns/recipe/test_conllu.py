@@ -8,7 +8,7 @@ from schemas.errors import UserError
 
 
 def row(index: str, form: str, tag: str = "_", misc: str = "_") -> str:
-    return "\t".join([index, form, "_", tag, "_", "_", "_", "_", "_", misc])
+    return "\t".join([index, form, "_", tag, f"{tag}x", "_", "_", "_", "_", misc])
 
 
 DONT = [
@@ -29,6 +29,7 @@ def test_a_multiword_token_gives_its_words_and_the_space_of_its_whole() -> None:
     (sentence,) = parse_conllu(DONT, "x")
     assert sentence.words == ("I", "do", "n't", ",", "ok")
     assert sentence.tags == ("PRON", "AUX", "PART", "PUNCT", "INTJ")
+    assert sentence.penn_tags == ("PRONx", "AUXx", "PARTx", "PUNCTx", "INTJx")
     assert sentence.spaces == (True, False, False, True, True)
     assert sentence.text.rstrip() == "I don't, ok"
     assert sentence.document == "first"

@@ -1,9 +1,11 @@
 import random
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curation.nouns.recipe.caption_words import CAPTION_WORDS
 from curation.nouns.recipe.conllu import Sentence
 from curation.nouns.recipe.variants import (
     VariantRates,
@@ -12,14 +14,19 @@ from curation.nouns.recipe.variants import (
     title_cased,
     training_texts,
     upper_cased,
+    with_caption_words,
     with_unknown_words,
     without_final_stop,
 )
 
 
-def sentence(tagged: str, document: str = "d") -> Sentence:
+def plain(words: tuple[str, ...], tags: tuple[str, ...], document: str = "d") -> Sentence:
+    return Sentence(words, (True,) * len(words), tags, ("X",) * len(words), document)
+
+
+def sentence(tagged: str) -> Sentence:
     words, tags = zip(*(pair.rsplit("/", 1) for pair in tagged.split()), strict=True)
-    return Sentence(words, (True,) * len(words), tags, document)
+    return plain(words, tags)
 
 
 DOG = sentence("a/DET dog/NOUN of/ADP Anna/PROPN sleeps/VERB ./PUNCT")
@@ -31,7 +38,8 @@ def test_a_title_capitalises_every_word_or_all_but_the_small_ones() -> None:
 
 
 def test_a_clitic_keeps_its_case_in_a_title() -> None:
-    clitic = Sentence(("the", "man", "'s", "hat"), (True, False, True, True), ("DET", "NOUN", "PART", "NOUN"), "d")
+    spaced = plain(("the", "man", "'s", "hat"), ("DET", "NOUN", "PART", "NOUN"))
+    clitic = replace(spaced, spaces=(True, False, True, True))
     assert title_cased(clitic, small_words=False).words == ("The", "Man", "'s", "Hat")
 
 
@@ -60,7 +68,7 @@ def test_a_frequent_word_is_kept() -> None:
 WORDS = st.lists(st.sampled_from(DOG.words), min_size=1, max_size=6)
 SENTENCES = st.lists(
     st.builds(
-        lambda words, document: Sentence(tuple(words), (True,) * len(words), ("X",) * len(words), document),
+        lambda words, document: plain(tuple(words), ("X",) * len(words), document),
         WORDS,
         st.sampled_from(["a", "b"]),
     ),
@@ -81,7 +89,7 @@ def test_sentences_of_different_documents_are_never_joined(sentences: list[Sente
     rates = VariantRates(lower=0, title=0, upper=0, no_stop=0, joined=1)
     total = sum(len(t.words) for t in training_texts(sentences, rates, random.Random(0)))
     assert total == sum(len(s.words) for s in sentences)
-    one_each = [Sentence(("w",), (True,), ("X",), str(i)) for i in range(5)]
+    one_each = [plain(("w",), ("X",), str(i)) for i in range(5)]
     assert len(list(training_texts(one_each, rates, random.Random(0)))) == 5
 
 
@@ -94,8 +102,29 @@ def test_the_same_seed_gives_the_same_texts() -> None:
 
 
 def test_joined_sentences_are_parted_by_a_space() -> None:
-    close = Sentence(("Go", "."), (False, False), ("VERB", "PUNCT"), "d")
+    close = replace(plain(("Go", "."), ("VERB", "PUNCT")), spaces=(False, False))
     assert joined([close, close]).text.rstrip() == "Go. Go."
+
+
+def test_caption_words_take_the_place_of_words_of_their_penn_tag_and_casing() -> None:
+    words, penn_tags = ("Trees", "FALL", "shows", "Anna"), ("NNS", "NN", "VBZ", "NNP")
+    original = replace(plain(words, ("NOUN", "NOUN", "VERB", "PROPN")), penn_tags=penn_tags)
+    rates = VariantRates(caption_words=1, caption_verbs=1)
+    changed = with_caption_words(original, rates, random.Random(0))
+    assert changed.tags == original.tags
+    for i, tag in enumerate(("NNS", "NN", "VBZ")):
+        assert changed.words[i].lower() in CAPTION_WORDS[tag]
+    assert changed.words[0].istitle()
+    assert changed.words[1].isupper()
+    assert changed.words[2].islower()
+    assert changed.words[3] == "Anna"
+    assert with_caption_words(original, VariantRates(), random.Random(0)) == original
+
+
+def test_an_auxiliary_never_gives_way_to_a_caption_verb() -> None:
+    has = replace(plain(("has",), ("AUX",)), penn_tags=("VBZ",))
+    rates = VariantRates(caption_words=1, caption_verbs=1)
+    assert with_caption_words(has, rates, random.Random(0)) == has
 
 
 def test_casings_keep_the_tags() -> None:
