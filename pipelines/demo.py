@@ -14,11 +14,39 @@ from pathlib import Path
 from pipelines.command import parser, run
 from schemas.errors import ExitCode
 
-_PROMPTS = (
-    "A large red circle stands in the middle of a plain white ground.",
-    "A small blue square stands on the left of a plain yellow ground.",
-    "A large green star stands on the right of a plain black ground.",
-    "A large yellow triangle stands in the middle of a plain blue ground.",
+_PROMPTS = {
+    "red": "A large red circle stands in the middle of a plain white ground.",
+    "blue": "A small blue square stands on the left of a plain yellow ground.",
+    "green": "A large green star stands on the right of a plain black ground.",
+    "yellow": "A large yellow triangle stands in the middle of a plain blue ground.",
+}
+_PICTURES = "--shards {out}/shards/demo-*.tar --source webdataset"
+_STEPS = (
+    ("pictures: three tar shards, some broken on purpose", "demo_shards --out {out}/shards --rows {rows}"),
+    ("small checkpoints of the true architectures", "tiny_models --out {out}/models --teach-steps {teach_steps}"),
+    (
+        "captions: LLaVA on Ray",
+        f"caption {_PICTURES} --model {{out}}/models/llava --t5-tokenizer {{out}}/models/t5 --out {{out}}/captions "
+        "--max-new-tokens 96 --unit-rows 32 --workers {workers}",
+    ),
+    ("nouns: the paper's Table 1, raw against generated", "nouns --captions {out}/captions --out {out}/nouns"),
+    ("latents: VAE posteriors", f"latents {_PICTURES} --vae {{out}}/models/vae --size 128 --out {{out}}/latents"),
+    ("text: T5 embeddings", "text --captions {out}/captions --t5 {out}/models/t5 --out {out}/text"),
+    (
+        "training: a small PixArt",
+        "train --latents {out}/latents --text {out}/text --out {out}/run --model tiny/2 --steps {steps} "
+        "--global-batch 16 --lr 2e-3 --warmup 20 --clip 1 --device cpu",
+    ),
+    (
+        "sampling: pictures from prompts",
+        "sample --run {out}/run --t5 {out}/models/t5 --vae {out}/models/vae --out {out}/samples --device cpu "
+        "--prompts {red} {blue} {green} {yellow}",
+    ),
+    (
+        "report",
+        "report --captions {out}/captions --nouns {out}/nouns --latents {out}/latents --text {out}/text "
+        f"--run {{out}}/run {_PICTURES} --out {{out}}/report.html",
+    ),
 )
 
 
@@ -31,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     options = command.parse_args(arguments)
     out = Path(options.out)
     start = time.perf_counter()
-    for name, line in steps(out, options.workers, options.steps):
+    for name, line in steps(out, workers=options.workers, training_steps=options.steps):
         print(f"\n== {name}\n$ python -m {shlex.join(line)}", flush=True)
         began = time.perf_counter()
         code = subprocess.run([sys.executable, "-m", *line], check=False).returncode
@@ -49,99 +77,14 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.OK
 
 
-def steps(out: Path, workers: int, training_steps: int) -> list[tuple[str, list[str]]]:
-    """(what it is, the module and its arguments) of each step, in order."""
-    shards, models = str(out / "shards"), out / "models"
-    pattern = f"{shards}/demo-*.tar"
-    pictures = ["--shards", pattern, "--source", "webdataset"]
-    captions, nouns, latents, text, trained = (
-        str(out / name) for name in ("captions", "nouns", "latents", "text", "run")
-    )
-    t5, vae = str(models / "t5"), str(models / "vae")
+def steps(
+    out: Path, *, workers: int, training_steps: int, rows: int = 64, teach_steps: int = 200
+) -> list[tuple[str, list[str]]]:
+    """(what it is, the module and its arguments) of each step, in order. `rows` is pictures a shard."""
+    values = {"out": out, "workers": workers, "steps": training_steps, "rows": rows, "teach_steps": teach_steps}
+    # Split first and fill in then, so that paths and prompts may hold spaces.
     return [
-        ("pictures: three tar shards, some broken on purpose", ["pipelines.demo_shards", "--out", shards]),
-        ("small checkpoints of the true architectures", ["pipelines.tiny_models", "--out", str(models)]),
-        (
-            "captions: LLaVA on Ray",
-            [
-                "pipelines.caption",
-                *pictures,
-                "--model",
-                str(models / "llava"),
-                "--t5-tokenizer",
-                t5,
-                "--out",
-                captions,
-                "--max-new-tokens",
-                "96",
-                "--unit-rows",
-                "32",
-                "--workers",
-                str(workers),
-            ],
-        ),
-        ("nouns: the paper's Table 1", ["pipelines.nouns", "--captions", captions, "--out", nouns]),
-        ("latents: VAE posteriors", ["pipelines.latents", *pictures, "--vae", vae, "--size", "128", "--out", latents]),
-        ("text: T5 embeddings", ["pipelines.text", "--captions", captions, "--t5", t5, "--out", text]),
-        (
-            "training: a small PixArt",
-            [
-                "pipelines.train",
-                "--latents",
-                latents,
-                "--text",
-                text,
-                "--out",
-                trained,
-                "--model",
-                "tiny/2",
-                "--steps",
-                str(training_steps),
-                "--global-batch",
-                "16",
-                "--lr",
-                "1e-3",
-                "--device",
-                "cpu",
-            ],
-        ),
-        (
-            "sampling: pictures from prompts",
-            [
-                "pipelines.sample",
-                "--run",
-                trained,
-                "--t5",
-                t5,
-                "--vae",
-                vae,
-                "--out",
-                str(out / "samples"),
-                "--device",
-                "cpu",
-                "--prompts",
-                *_PROMPTS,
-            ],
-        ),
-        (
-            "report",
-            [
-                "pipelines.report",
-                "--captions",
-                captions,
-                "--nouns",
-                nouns,
-                "--latents",
-                latents,
-                "--text",
-                text,
-                "--run",
-                trained,
-                *pictures,
-                "--out",
-                str(out / "report.html"),
-            ],
-        ),
+        (what, [part.format(**values, **_PROMPTS) for part in f"pipelines.{line}".split()]) for what, line in _STEPS
     ]
 
 
