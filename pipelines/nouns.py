@@ -87,9 +87,7 @@ def _inputs(options: argparse.Namespace) -> "tuple[str, list[str], Iterable[Shar
     if len(inputs) == 1 and read_info(inputs[0]) is not None:
         dataset = open_dataset(inputs[0], CAPTIONS.kind).require_whole()
         columns = tuple(options.columns or _DATASET_COLUMNS)
-        for entry in dataset.entries:
-            check_columns(dataset.path(f"{entry.unit}.parquet"), columns)
-            break
+        check_columns(f"{dataset.url.rstrip('/')}/{dataset.entries[0].unit}.parquet", columns)
         shards = list(dict.fromkeys(entry.shard for entry in dataset.entries))
         return f"{CAPTIONS.kind}:{dataset.info.dataset_id}", shards, plan_tables(dataset), columns
     files = expand_shards(inputs)

@@ -75,6 +75,7 @@ def test_a_directory_that_is_no_pipeline_is_a_users_error(tmp_path: Path) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:.*W036")
 def test_a_pipeline_without_parts_of_speech_is_a_users_error(tagless: Path) -> None:
     with pytest.raises(UserError, match="finds no noun"):
         load_tagger(str(tagless))
@@ -91,3 +92,18 @@ def test_pipes_that_decide_no_part_of_speech_are_not_loaded(tmp_path: Path) -> N
     nlp.add_pipe("attribute_ruler").add([[{"LOWER": "dog"}]], {"POS": "NOUN"})
     nlp.to_disk(tmp_path)
     assert load_tagger(str(tmp_path))._nlp.pipe_names == ["attribute_ruler"]
+
+
+def test_an_installed_package_is_loaded_by_name(lexicon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "en_lexicon"
+    shutil.copytree(lexicon, package / "en_lexicon-1.2.3")
+    shutil.copy(lexicon / "meta.json", package / "meta.json")
+    code = (
+        "from spacy.util import load_model_from_init_py\n"
+        "def load(**overrides):\n    return load_model_from_init_py(__file__, **overrides)\n"
+    )
+    (package / "__init__.py").write_text(code)
+    (tmp_path / "en_lexicon-1.2.3.dist-info").mkdir()
+    (tmp_path / "en_lexicon-1.2.3.dist-info/METADATA").write_text("Name: en_lexicon\nVersion: 1.2.3\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert load_tagger("en_lexicon").info == load_tagger(str(lexicon)).info
