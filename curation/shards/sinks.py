@@ -11,7 +11,7 @@ import xxhash
 
 from curation.shards.tar_scan import scan_tar
 from curation.shards.tar_writer import TarWriter, quote_key
-from curation.shards.target import Target, storage_errors
+from curation.shards.target import Target, discard, storage_errors
 from schemas.dataset import OutputFile
 from schemas.table import TableSchema
 
@@ -74,8 +74,7 @@ class HashingFile:
         # A full disk refuses the flush that closing implies; the content is unwanted, so that is no error.
         with contextlib.suppress(OSError):
             self._file.close()
-        if os.path.exists(self._path):
-            os.remove(self._path)
+        discard(self._path)
 
 
 class TableSink:

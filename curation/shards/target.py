@@ -118,8 +118,7 @@ class Target:
                 os.fsync(file.fileno())
             self.publish(temporary, relative)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(temporary)
+            discard(temporary)
 
     def remove(self, relative: str) -> None:
         """Remove a file if it is there."""
@@ -145,8 +144,7 @@ class Target:
             with storage_errors(self.url), open(temporary, "wb") as file:
                 file.write(b"1")
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(temporary)
+            discard(temporary)
 
     def sweep(self) -> list[str]:
         """Remove temporary files whose process is dead; their names. Files of other hosts are left to them."""
@@ -157,14 +155,21 @@ class Target:
             found = [os.path.join(here, name) for name in os.listdir(here) if name.startswith(_REMOTE_PREFIX)]
         orphans = [path for path in found if _MARK in path and _is_orphan(path.rpartition(_MARK)[2])]
         for path in orphans:
-            # Another job may be faster; and one that cannot be removed does no harm, so it never stops a job.
-            with contextlib.suppress(OSError):
-                os.remove(path)
+            discard(path)
         return [os.path.basename(path) for path in orphans]
 
     def free_bytes(self) -> int | None:
         """Free space on the disk, or None where that has no meaning."""
         return shutil.disk_usage(self.root).free if self.is_local else None
+
+
+def discard(path: str) -> None:
+    """Remove a temporary file if it is there and can be removed.
+
+    One that cannot be does no harm, and must not hide what went wrong with it: the next job sweeps it.
+    """
+    with contextlib.suppress(OSError):
+        os.remove(path)
 
 
 def _host() -> str:
