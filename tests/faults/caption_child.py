@@ -1,0 +1,73 @@
+"""A process that has imported the captioning command, and forks a child for each job that it is told to run.
+
+Importing costs seconds and a campaign runs many jobs. A line of JSON on stdin names the arguments and the
+point at which the child kills itself; a line of JSON on stdout answers with its exit status.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from curation.captions.stage import CaptionWorker
+from curation.captions.transformers_engine import TransformersEngine
+from curation.execution import plan
+from curation.shards.sinks import TableSink
+from curation.shards.target import Target
+from curation.shards.unit_writer import UnitWriter
+from pipelines import caption
+from pipelines.command import run
+
+_PATCHABLE: dict[str, tuple[Any, str]] = {
+    "index": (plan, "ensure_index"),
+    "process": (CaptionWorker, "process"),
+    "complete": (TransformersEngine, "complete"),
+    "keep": (UnitWriter, "keep"),
+    "reject": (UnitWriter, "reject"),
+    "finish": (TableSink, "finish"),
+    "commit": (UnitWriter, "commit"),
+    "publish": (Target, "publish"),
+    "write_text": (Target, "write_text"),
+}
+
+
+def kill_at(where: str, call: int, moment: str) -> None:
+    """From now on, SIGKILL this process `before` or `after` the numbered call of the function named `where`."""
+    owner, name = _PATCHABLE[where]
+    whole: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call and moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = whole(*arguments, **named)
+        if calls == call and moment == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, counted)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            with open(order["log"], "ab", buffering=0) as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+            if order["kill"]:
+                kill_at(*order["kill"])
+            run(caption.main, order["arguments"])
+        _, status = os.waitpid(child, 0)
+        print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

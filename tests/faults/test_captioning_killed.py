@@ -1,0 +1,194 @@
+"""SIGKILL at many points of a captioning job, then the same command again: an undisturbed run's files, to the byte."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from curation.demo.models import make_llava
+from curation.demo.pictures import write_webdataset_shards
+
+Run = Callable[..., int]
+UNITS = 6
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Arguments of a job of six units of four rows, two of them broken pictures in each shard."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("inputs")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        make_llava(folder / "llava", image_px=28)
+    write_webdataset_shards(folder, shards=2, rows=12)
+    given = ["--shards", str(folder / "demo-*.tar"), "--source", "webdataset", "--model", str(folder / "llava")]
+    return [*given, "--unit-rows", "4", "--batch-size", "2", "--max-new-tokens", "4", "--decode-threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run one job in a fresh process: `run(arguments, kill=(where, call, moment)) -> exit status`."""
+    log = tmp_path_factory.mktemp("log") / "jobs.log"
+    child = str(Path(__file__).with_name("caption_child.py"))
+    with subprocess.Popen([sys.executable, child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def one(arguments: list[str], kill: tuple[str, int, str] | None = None) -> int:
+            process.stdin.write(json.dumps({"arguments": arguments, "kill": kill, "log": str(log)}) + "\n")
+            process.stdin.flush()
+            return int(json.loads(process.stdout.readline()))
+
+        yield one
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs: list[str], run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("undisturbed") / "captions"
+    assert run([*inputs, "--out", str(out)]) == 0
+    return data_of(out)
+
+
+def data_of(out: Path) -> dict[str, bytes]:
+    """Every file of a dataset except the runs' summaries; of ledger entries, all but how the run went."""
+    data = {}
+    for path in sorted(p for p in out.rglob("*") if p.is_file()):
+        name = str(path.relative_to(out))
+        if name.startswith("runs/"):
+            continue
+        data[name] = path.read_bytes()
+        if name.startswith("ledger/"):
+            data[name] = json.dumps({k: v for k, v in json.loads(data[name]).items() if k != "run"}).encode()
+    return data
+
+
+def keys_of(out: Path) -> list[str]:
+    files = [*out.glob("*.parquet"), *(out / "rejects").glob("*.parquet")]
+    return sorted(key for file in files for key in pq.read_table(file)["key"].to_pylist())
+
+
+KILLS = [
+    ("index", 1, "before"),
+    ("index", 2, "after"),
+    ("write_text", 1, "after"),  # dataset.json is there, nothing else
+    ("process", 2, "before"),
+    ("complete", 3, "before"),
+    ("keep", 7, "after"),
+    ("reject", 1, "after"),
+    ("finish", 2, "after"),  # an output is whole under its temporary name
+    ("commit", 3, "after"),
+    ("publish", 4, "before"),
+    ("publish", 5, "after"),
+    ("publish", 12, "after"),
+]
+
+
+@pytest.mark.parametrize("kill", KILLS, ids=lambda kill: "-".join(map(str, kill)))
+def test_a_killed_job_goes_on_to_the_files_of_an_undisturbed_one(
+    kill: tuple[str, int, str], inputs: list[str], run: Run, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "captions"
+    arguments = [*inputs, "--out", str(out)]
+    assert run(arguments, kill) == -signal.SIGKILL
+    assert run(arguments) == 0
+    assert data_of(out) == undisturbed
+    keys = keys_of(out)
+    assert len(keys) == len(set(keys)) == 24
+    assert not [p for p in out.rglob("*") if ".tmp-" in p.name]
+
+
+def test_killed_again_and_again_it_still_arrives(
+    inputs: list[str], run: Run, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "captions"
+    arguments = [*inputs, "--out", str(out)]
+    for _ in range(12):
+        if run(arguments, ("publish", 4, "before")) == 0:
+            break
+    else:
+        pytest.fail("twelve runs, each killed at its fourth file, did not add up to a whole one")
+    assert data_of(out) == undisturbed
+
+
+def _ray_job(arguments: list[str]) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "pipelines.caption", *arguments, "--executor", "ray", "--attempts", "5"]
+    return subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
+
+
+def _wait_for_entries(out: Path, count: int, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until `count` units are done; False if the job ended before."""
+    ledger = out / "ledger"
+    while process.poll() is None:
+        if ledger.is_dir() and sum(p.suffix == ".json" and p.name[0] != "." for p in ledger.iterdir()) >= count:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [p for p in children if any("UnitActor" in part for part in p.cmdline())]
+
+
+def test_a_killed_ray_worker_is_replaced_and_its_unit_redone(
+    inputs: list[str], undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "captions"
+    killed = 0
+    with _ray_job([*inputs, "--out", str(out), "--max-new-tokens", "4"]) as process:
+        for count in (1, 3):
+            if _wait_for_entries(out, count, process):
+                for worker in _workers(process):
+                    worker.kill()
+                    killed += 1
+        assert process.wait(180) == 0
+    assert killed >= 1
+    assert data_of(out) == undisturbed
+
+
+def test_a_killed_ray_driver_leaves_no_worker_and_the_same_command_goes_on(
+    inputs: list[str], run: Run, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "captions"
+    with _ray_job([*inputs, "--out", str(out)]) as process:
+        assert _wait_for_entries(out, 1, process)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    try:
+        assert not [p for p in alive if "Agent" not in p.name()]
+    finally:
+        for agent in alive:  # Ray's own agents outlive a raylet that was killed; they hold no unit and no file
+            agent.kill()
+    assert run([*inputs, "--out", str(out)]) == 0
+    assert data_of(out) == undisturbed
+
+
+def test_a_full_disk_ends_in_one_clear_line_and_the_job_recovers(
+    inputs: list[str], run: Run, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "captions"
+    # No file of the child may grow past 2 kB: its outputs meet the same refusal in mid-write as on a full disk.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY)); "
+    code = limit + "import sys; from pipelines import caption; from pipelines.command import run; run(caption.main)"
+    line = [sys.executable, "-c", code, *inputs, "--out", str(out)]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False, timeout=180)
+    assert ended.returncode == 4
+    assert "error: " in ended.stderr.splitlines()[-1]
+    assert str(out) in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+    assert not list(out.glob("*.parquet"))
+    assert not [p for p in out.rglob("*") if ".tmp-" in p.name]
+    assert run([*inputs, "--out", str(out)]) == 0
+    assert data_of(out) == undisturbed
