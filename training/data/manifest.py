@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 from numpy.typing import NDArray
 
 from schemas.dataset import NULL_TEXT_FILE, LedgerEntry, index_path, tar_path
@@ -104,6 +105,8 @@ def open_manifest(latents_url: str, text_url: str, max_unmatched: float = 0.0) -
     joined = sides["latent"].join(sides["text"], ["shard", "key"], join_type="full outer").combine_chunks()
     no_text, no_latent = pc.is_null(joined["text_file"]), pc.is_null(joined["latent_file"])
     unmatched = pc.sum(no_text).as_py() or 0, pc.sum(no_latent).as_py() or 0
+    if sum(unmatched) == len(joined):
+        raise DatasetError(f"{latents.url} and {text.url} have no sample in common. Use two made from the same images.")
     if sum(unmatched) > max_unmatched * len(joined):
         first = [_some(joined.filter(mask)) for mask in (no_text, no_latent)]
         raise DatasetError(
@@ -112,8 +115,6 @@ def open_manifest(latents_url: str, text_url: str, max_unmatched: float = 0.0) -
             f"--max-unmatched {math.ceil(1e4 * sum(unmatched) / len(joined)) / 1e4:g}."
         )
     rows = joined.filter(pc.invert(pc.or_(no_text, no_latent))).sort_by([("shard", "ascending"), ("key", "ascending")])
-    if not len(rows):
-        raise DatasetError(f"{latents.url} and {text.url} have no sample in common. Use two made from the same images.")
     return _build(rows.combine_chunks(), latents, text, facts, unmatched)
 
 
@@ -136,9 +137,7 @@ def _build(rows: Any, latents: Dataset, text: Dataset, facts: Facts, unmatched: 
     buckets, bucket = np.unique(size, axis=0, return_inverse=True)
     shard, key = rows["shard"].combine_chunks(), rows["key"].combine_chunks()
     sample = np.fromiter(map(sample_id, shard.to_pylist(), key.to_pylist()), np.uint64, count=len(rows))
-    null_text = parse_npy(text.fs.cat_file(text.path(NULL_TEXT_FILE)), f"{text.url}/{NULL_TEXT_FILE}")
-    if null_text.ndim != 2 or null_text.shape[1] != facts.dim or not len(null_text):
-        raise DatasetError(f"{text.url}/{NULL_TEXT_FILE}: shape {null_text.shape}, expected [N, {facts.dim}].")
+    null_text = _read_null_text(text, facts.dim)
     fields: dict[str, Any] = {
         "sample": sample,
         "bucket": bucket.reshape(-1).astype(np.int32),
@@ -160,6 +159,23 @@ def _build(rows: Any, latents: Dataset, text: Dataset, facts: Facts, unmatched: 
         unmatched=unmatched,
         digest=_digest(asdict(facts), contents),
     )
+
+
+def _read_null_text(text: Dataset, dim: int) -> NDArray[np.float16]:
+    """The embedding of the empty string, float16 [N0, dim]: the one whose xxh3-128 dataset.json names."""
+    where = f"{text.url}/{NULL_TEXT_FILE}"
+    mend = f"Run pipelines.{text.info.stage} again to renew it."
+    try:
+        content = text.fs.cat_file(text.path(NULL_TEXT_FILE))
+    except OSError as error:
+        raise DatasetError(f"{where}: cannot be read ({error.strerror or error}). {mend}") from None
+    expected = text.info.facts.get("null_digest")
+    if expected is not None and xxhash.xxh3_128_hexdigest(content) != expected:
+        raise DatasetError(f"{where}: not the null embedding that dataset.json names, damaged or another T5's. {mend}")
+    null_text = parse_npy(content, where)
+    if null_text.ndim != 2 or null_text.shape[1] != dim or not len(null_text) or null_text.dtype != np.float16:
+        raise DatasetError(f"{where}: {null_text.dtype} {null_text.shape}, expected float16 [N, {dim}]. {mend}")
+    return null_text
 
 
 def _digest(facts: dict[str, Any], contents: list[NDArray[Any]]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 
 from schemas.errors import DatasetError
 from training.data.manifest import open_manifest
@@ -64,8 +65,35 @@ def test_samples_without_a_partner_are_left_out_when_allowed(write_features: Wri
 
 def test_data_sets_with_nothing_in_common_are_an_error(write_features: Write) -> None:
     made = write_features(without_latents=(0, 1, 2), without_text=tuple(range(3, 12)))
-    with pytest.raises(DatasetError, match="no sample in common"):
-        open_manifest(str(made.latents), str(made.text), max_unmatched=1.0)
+    for share in (0.0, 1.0):
+        with pytest.raises(DatasetError, match="no sample in common"):
+            open_manifest(str(made.latents), str(made.text), max_unmatched=share)
+
+
+def test_a_null_embedding_other_than_the_named_one_is_an_error(write_features: Write) -> None:
+    made = write_features()
+    null = made.text / "null.text.npy"
+    edit_facts(made.text, null_digest=xxhash.xxh3_128_hexdigest(null.read_bytes()))
+    open_manifest(str(made.latents), str(made.text))
+    np.save(null, np.load(null) + 1)
+    with pytest.raises(DatasetError, match="not the null embedding that dataset.json names") as caught:
+        open_manifest(str(made.latents), str(made.text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 31), (0, 32), (32,)])
+def test_a_null_embedding_of_another_shape_is_an_error(write_features: Write, shape: tuple[int, ...]) -> None:
+    made = write_features()
+    np.save(made.text / "null.text.npy", np.zeros(shape, np.float16))
+    with pytest.raises(DatasetError, match=r"expected float16 \[N, 32\]"):
+        open_manifest(str(made.latents), str(made.text))
+
+
+def test_a_missing_null_embedding_is_an_error_that_names_the_stage(write_features: Write) -> None:
+    made = write_features()
+    (made.text / "null.text.npy").unlink()
+    with pytest.raises(DatasetError, match=r"null\.text\.npy: cannot be read \(No such file.*pipelines\.text again"):
+        open_manifest(str(made.latents), str(made.text))
 
 
 def test_a_unit_that_was_planned_but_not_made_is_an_error(write_features: Write) -> None:
