@@ -72,6 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         f"  {out / 'report.html'}   what the data is: funnel, captions, nouns, pictures, features, times\n"
         f"  {out / 'samples' / 'grid.png'}   what the tiny model draws after {options.steps} steps: blurs\n"
         f"  {out / 'run'}   checkpoints, weights, TensorBoard files\n"
+        f"The small LLaVA was taught for seconds: its captions are whole sentences, and mostly wrong.\n"
         f"Run it again: everything is current, so nothing is done."
     )
     return ExitCode.OK
