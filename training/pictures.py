@@ -28,20 +28,19 @@ class LatentDecoder:
 
     def __init__(self, directory: str) -> None:
         try:
-            config = json.loads((Path(directory) / "config.json").read_text())
-        except (OSError, ValueError):
+            name = json.loads((Path(directory) / "config.json").read_text())["_class_name"]
+        except (OSError, ValueError, KeyError, TypeError):
             raise UserError(
-                f"{directory}: no VAE there (no readable config.json). Give the directory of an AutoencoderKL or "
-                f"AutoencoderTiny."
+                f"{directory}: no VAE there (no readable config.json that names its class). Give the directory of an "
+                f"AutoencoderKL or AutoencoderTiny."
             ) from None
-        name = config.get("_class_name")
         if name not in _CLASSES:
             raise UserError(
                 f"{directory}: a {name}, not one of {', '.join(_CLASSES)}. Give the directory of one of these."
             )
         try:
             self._vae, found = _CLASSES[name].from_pretrained(directory, output_loading_info=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{directory}: the VAE does not load ({reason}). Download it again.") from None
         if found["missing_keys"]:

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
 
 from schemas.errors import UserError
+
+_TOKENIZER_FILES: Final = ("tokenizer.json", "spiece.model")
 
 
 class EncodedPrompts(NamedTuple):
@@ -36,11 +39,11 @@ class PromptEncoder:
     """The encoder half of a T5 and its tokenizer, loaded from one directory onto `device` as `dtype`."""
 
     def __init__(self, directory: str, device: torch.device, dtype: torch.dtype) -> None:
+        self._tokenizer = _load_tokenizer(directory)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory)
             # Loading in the wanted type, not casting afterwards, keeps the layers in fp32 that fp16 would overflow.
             model, found = T5EncoderModel.from_pretrained(directory, dtype=dtype, output_loading_info=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
                 f"{directory}: the T5 does not load ({reason}). Download it again, tokenizer included."
@@ -71,3 +74,19 @@ class PromptEncoder:
             lengths=mask.sum(dim=1),
             truncated=tuple(len(ids) > limit for ids in untruncated),
         )
+
+
+def _load_tokenizer(directory: str) -> Any:
+    # Without its files the library makes up an empty tokenizer, for which every word is unknown.
+    if not any((Path(directory) / name).is_file() for name in _TOKENIZER_FILES):
+        raise UserError(
+            f"{directory}: no tokenizer there (neither {' nor '.join(_TOKENIZER_FILES)}). Copy it to where the T5 is."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{directory}: its tokenizer does not load ({reason}). Download it again.") from None
+    if tokenizer.eos_token_id is None or list(tokenizer("").input_ids) != [tokenizer.eos_token_id]:
+        raise UserError(f"{directory}: its tokenizer adds no end token, so it is not a T5's. Download it again.")
+    return tokenizer

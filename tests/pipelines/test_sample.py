@@ -187,6 +187,16 @@ def test_each_mistake_is_told_in_one_line(sample: Sample, tmp_path: Path) -> Non
     for directory, name in zip(lacking, ("model", "diffusion_pytorch_model"), strict=True):
         tensors = load_file(directory / f"{name}.safetensors")
         save_file(dict(sorted(tensors.items())[:-1]), directory / f"{name}.safetensors", {"format": "pt"})
+    unspelled, cut, spoilt, unending = (write_t5(tmp_path / f"t5-{name}") for name in ("no", "cut", "bad", "endless"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (unspelled / name).unlink()
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-100])
+    (spoilt / "tokenizer.json").write_text("{}")
+    spelling = json.loads((unending / "tokenizer.json").read_text())
+    (unending / "tokenizer.json").write_text(json.dumps({**spelling, "post_processor": None}))
+    listed, blockless = write_kl(tmp_path / "listed"), write_kl(tmp_path / "blockless")
+    (listed / "config.json").write_text("[]")
+    (blockless / "config.json").write_text('{"_class_name": "AutoencoderKL", "block_out_channels": null}')
     mistakes: list[tuple[str, list[str], dict[str, str]]] = [
         ("no such run", [], {"run": "/nowhere"}),
         ("no such weights", [], {"run": f"{tmp_path}/empty"}),
@@ -199,6 +209,12 @@ def test_each_mistake_is_told_in_one_line(sample: Sample, tmp_path: Path) -> Non
         ("a VQModel", [], {"vae": f"{tmp_path}/foreign"}),
         ("does not load", [], {"vae": str(broken)}),
         ("weights of the T5 are missing", [], {"t5": str(lacking[0])}),
+        ("no tokenizer there", [], {"t5": str(unspelled)}),
+        (r"the T5 does not load \(Error while deserializing", [], {"t5": str(cut)}),
+        ("tokenizer does not load", [], {"t5": str(spoilt)}),
+        ("adds no end token", [], {"t5": str(unending)}),
+        ("no VAE", [], {"vae": str(listed)}),
+        ("the VAE does not load", [], {"vae": str(blockless)}),
         ("weights of the VAE are missing", [], {"vae": str(lacking[1])}),
         ("not a size", ["--size", "large"], {}),
         ("multiples of 4 px", ["--size", "18"], {}),
