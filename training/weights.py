@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from schemas.errors import StorageError, UserError
+from schemas.errors import SchemaError, StorageError, UserError
 from schemas.record import canonical_json, from_json
 from training.models.config import PixArtConfig
 from training.models.pixart import PixArt
@@ -21,10 +22,21 @@ RAW_WEIGHTS: Final = "weights/raw.safetensors"
 """Where a run directory keeps its weights."""
 
 METADATA_KEYS: Final = ("images_seen", "kind", "vae_scaling_factor", "vae_shift_factor")
-"""What every weights file says beside `config`. `kind` is ema or raw; the factors are those of the latents that the
+"""What every weights file says beside the configuration. `kind` is ema or raw; the factors are those of the latents that the
 model was trained on: it works on (posterior - shift) * scaling."""
 
-_CONFIG: Final = "config"
+_HEADER: Final = "latentmill"
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What a weights file says about itself, as JSON under the one key `_HEADER` of safetensors' metadata.
+
+    One key, because safetensors writes several in random order, and the same weights should be the same bytes.
+    """
+
+    config: PixArtConfig
+    metadata: dict[str, str]
 
 
 def save_weights(
@@ -42,7 +54,7 @@ def save_weights(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, {**metadata, _CONFIG: canonical_json(dataclasses.asdict(config))})
+        save_file(tensors, partial, {_HEADER: canonical_json(dataclasses.asdict(_Header(config, dict(metadata))))})
         _sync(partial)
         os.replace(partial, target)
         _sync(target.parent)
@@ -63,19 +75,19 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[PixArtConfig, dict[str, 
         raise UserError(f"{path}: no such weights file. Check the path, or wait for the run's first export.")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
+            found = (file.metadata() or {}).get(_HEADER)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, safe_open is no mapping
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path}: not a readable safetensors file ({_one_line(error)}). Copy or export it again."
         ) from None
-    missing = [key for key in (_CONFIG, *METADATA_KEYS) if key not in metadata]
+    if found is None:
+        raise UserError(f"{path}: no weights file of this trainer, by its metadata. Use the file that a run exported.")
+    header = from_json(_Header, found, f"{path}: metadata")
+    missing = [key for key in METADATA_KEYS if key not in header.metadata]
     if missing:
-        raise UserError(
-            f"{path}: no weights file of this trainer, its metadata lacks {', '.join(missing)}. "
-            f"Use the file that a run exported."
-        )
-    return from_json(PixArtConfig, metadata.pop(_CONFIG), f"{path}: config"), tensors, metadata
+        raise SchemaError(f"{path}: its metadata lacks {', '.join(missing)}. Use the file that a run exported.")
+    return header.config, tensors, header.metadata
 
 
 def load_model(path: str | os.PathLike[str], device: torch.device) -> tuple[PixArt, dict[str, str]]:

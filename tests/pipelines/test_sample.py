@@ -218,6 +218,7 @@ def test_each_mistake_is_told_in_one_line(sample: Sample, tmp_path: Path) -> Non
         ("weights of the VAE are missing", [], {"vae": str(lacking[1])}),
         ("not a size", ["--size", "large"], {}),
         ("multiples of 4 px", ["--size", "18"], {}),
+        ("at most 999", ["--steps", "1000"], {}),
         ("--device warp", ["--device", "warp"], {}),
     ]
     for words, arguments, places in mistakes:

@@ -37,9 +37,17 @@ def test_weights_come_back_as_they_were_saved(tmp_path: Path, state: dict[str, t
 def test_the_file_is_plain_safetensors_that_says_what_it_is(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     save_weights(tmp_path / "w.safetensors", state, CONFIG, METADATA)
     with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
-        metadata = file.metadata()
-    assert json.loads(metadata.pop("config")) == dataclasses.asdict(CONFIG)
-    assert metadata == METADATA
+        (header,) = file.metadata().values()
+    assert json.loads(header) == {"config": dataclasses.asdict(CONFIG), "metadata": METADATA}
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    contents = set()
+    for turn in range(8):
+        path = tmp_path / f"{turn}.safetensors"
+        save_weights(path, dict(reversed(state.items())) if turn % 2 else state, CONFIG, METADATA)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
 
 
 def test_a_model_is_built_from_its_file_alone(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -81,7 +89,7 @@ def test_a_missing_damaged_or_foreign_file_is_told_in_one_line(tmp_path: Path, s
     damaged.write_bytes(damaged.read_bytes()[:-100])
     save_file({"x": torch.zeros(1)}, foreign)
     save_weights(misfit, state, dataclasses.replace(CONFIG, depth=2), METADATA)
-    cases = {"none.safetensors": "no such", "damaged": "not a readable", "foreign": "lacks", "misfit": "do not fit"}
+    cases = {"none.safetensors": "no such", "damaged": "not a readable", "foreign": "no weights file of this trainer", "misfit": "do not fit"}
     for path, words in zip((tmp_path / "none", damaged, foreign, misfit), cases.values(), strict=True):
         with pytest.raises(UserError, match=words) as caught:
             load_model(path, torch.device("cpu"))
@@ -89,7 +97,17 @@ def test_a_missing_damaged_or_foreign_file_is_told_in_one_line(tmp_path: Path, s
 
 
 def test_a_configuration_with_an_unknown_option_is_refused(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
-    config = json.dumps({**dataclasses.asdict(CONFIG), "qk_norm": True})
-    save_file(dict(state), tmp_path / "w.safetensors", {**METADATA, "config": config})
+    header = {"config": {**dataclasses.asdict(CONFIG), "qk_norm": True}, "metadata": METADATA}
+    save_file(dict(state), tmp_path / "w.safetensors", {"latentmill": json.dumps(header)})
     with pytest.raises(UserError, match="qk_norm"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_a_file_whose_metadata_lacks_what_sampling_needs_is_refused(
+    tmp_path: Path, state: dict[str, torch.Tensor]
+) -> None:
+    header = {"config": dataclasses.asdict(CONFIG), "metadata": {**METADATA}}
+    del header["metadata"]["vae_shift_factor"]
+    save_file(dict(state), tmp_path / "w.safetensors", {"latentmill": json.dumps(header)})
+    with pytest.raises(UserError, match="its metadata lacks vae_shift_factor"):
         load_weights(tmp_path / "w.safetensors")
