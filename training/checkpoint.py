@@ -15,6 +15,7 @@ the newest folder whose files agree with their manifest is taken.
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ RECIPE: Final = "recipe.json"
 _MANIFEST: Final = "manifest.json"
 _LATEST: Final = "latest"
 _FOLDER: Final = "checkpoints"
+_NAME: Final = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,14 @@ class _Manifest:
 def locked_run(run: Path) -> Iterator[None]:
     """Hold the run directory alone, until the block or the process ends.
 
-    Raises `UserError` if another process holds it.
+    Raises `UserError` if another process holds it, `StorageError` if it is no directory that can be written.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("w") as file:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = (run / ".lock").open("w")
+    except OSError as error:
+        raise StorageError(f"{run}: cannot be written ({error.strerror}). Free it, or choose another --out.") from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -163,11 +169,6 @@ def replace_text(path: Path, text: str) -> None:
     _flush(path.parent)
 
 
-def filefile_digest(path: Path) -> str:
-    """xxh3_128 of a file, as hexadecimal."""
-    return file_digest(path)
-
-
 def file_digest(path: Path) -> str:
     """xxh3_128 of a file, as hexadecimal."""
     digest = xxhash.xxh3_128()
@@ -182,8 +183,10 @@ def _name(step: int) -> str:
 
 
 def _folders(run: Path) -> list[Path]:
-    """The checkpoints of a run, newest first, whole or not."""
-    return sorted((path for path in (run / _FOLDER).glob("step-*") if ".tmp-" not in path.name), reverse=True)
+    """The checkpoints of a run, newest first, whole or not. A copy that somebody made beside them is none of ours."""
+    found = {path: _NAME.fullmatch(path.name) for path in (run / _FOLDER).glob("step-*")}
+    steps = {path: int(match[1]) for path, match in found.items() if match}
+    return sorted(steps, key=lambda path: steps[path], reverse=True)
 
 
 def _fault(folder: Path) -> str | None:

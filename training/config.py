@@ -5,6 +5,7 @@ per device, cadence) may change from one start to the next.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,10 +56,19 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UserError(f"precision {self.precision!r} is unknown. Use one of {', '.join(PRECISIONS)}.")
-        if not 0 <= self.caption_drop <= 1:
-            raise UserError(f"--caption-drop {self.caption_drop} is no share. Use a number from 0 to 1.")
-        if min(self.global_batch, self.optimiser.lr, self.optimiser.clip) <= 0 or self.seed < 0:
-            raise UserError("--global-batch, --lr and --clip must be positive, and --seed not negative. Change them.")
+        learn, ema = self.optimiser, self.ema
+        for holds, mistake in (
+            (0 <= self.caption_drop <= 1, f"--caption-drop {self.caption_drop} is no share. Use a number from 0 to 1."),
+            (0 <= ema.decay <= 1, f"--ema-decay {ema.decay} is no share. Use a number from 0 to 1."),
+            (self.global_batch >= 1, f"--global-batch {self.global_batch} is too small. Use at least 1."),
+            (0 < learn.lr < math.inf, f"--lr {learn.lr} is no learning rate. Use a number above 0."),
+            (learn.clip > 0, f"--clip {learn.clip} is no norm. Use a number above 0, or inf."),
+            (0 <= learn.weight_decay < math.inf, f"--weight-decay {learn.weight_decay}: use a number from 0 up."),
+            (learn.warmup_steps >= 0, f"--warmup {learn.warmup_steps} is negative. Use 0 for none."),
+            (0 <= self.seed < 2**64, f"--seed {self.seed} does not fit. Use a whole number from 0 to 2**64 - 1."),
+        ):
+            if not holds:
+                raise UserError(mistake)
 
     def differences(self, other: "Recipe") -> list[str]:
         """One phrase for each value that `other` has otherwise, empty if none."""
@@ -89,7 +99,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if "://" in self.out:
             raise UserError(f"--out {self.out} is a URL; checkpoints need a local directory. Copy them afterwards.")
-        for name in ("steps", "micro_batch", "threads", "prefetch", "log_every", "save_every", "keep_checkpoints"):
+        counts = ("steps", "micro_batch", "threads", "prefetch", "log_every", "save_every", "keep_checkpoints")
+        for name in (*counts, "max_skipped"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small. Use at least 1.")
 

@@ -49,6 +49,24 @@ def test_the_newest_checkpoint_is_found_and_only_as_many_as_asked_are_kept(tmp_p
     assert (tmp_path / "checkpoints" / "latest").read_text() == "step-00000003\n"
 
 
+def test_a_copy_beside_the_checkpoints_is_neither_taken_for_one_nor_removed(tmp_path: Path) -> None:
+    shutil.copytree(commit(tmp_path, 1), tmp_path / "checkpoints" / "step-00000001.bak")
+    shutil.copytree(tmp_path / "checkpoints" / "step-00000001", tmp_path / "checkpoints" / "step-best")
+    for step in (2, 3):
+        commit(tmp_path, step)
+    assert newest(tmp_path) == (3, [])
+    names = ["latest", "step-00000001.bak", "step-00000002", "step-00000003", "step-best"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == names
+
+
+def test_steps_are_compared_as_numbers(tmp_path: Path) -> None:
+    for step in (99_999_999, 100_000_000, 100_000_001):
+        commit(tmp_path, step)
+    assert newest(tmp_path) == (100_000_001, [])
+    shutil.rmtree(tmp_path / "checkpoints" / "step-100000001")
+    assert newest(tmp_path) == (100_000_000, [])
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "manifest", "no manifest"])
 def test_a_damaged_checkpoint_is_passed_over_and_said_so(tmp_path: Path, damage: str) -> None:
     commit(tmp_path, 1)
@@ -149,6 +167,13 @@ def test_a_run_directory_has_one_writer(tmp_path: Path) -> None:
         pass
     with ckpt.locked_run(tmp_path):
         pass
+
+
+def test_a_run_directory_that_cannot_be_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for run in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(StorageError, match="cannot be written"), ckpt.locked_run(run):
+            pass
 
 
 def test_weights_are_published_again_where_links_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

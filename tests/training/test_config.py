@@ -7,6 +7,8 @@ from schemas.record import from_json, to_json
 from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig
 from training.models.config import PixArtConfig
 
+NAN, INF = float("nan"), float("inf")
+
 
 def recipe() -> Recipe:
     return Recipe("d" * 32, PixArtConfig(), "", 0, 256, 0.1, "bf16", OptimiserConfig(), EmaConfig())
@@ -33,8 +35,16 @@ def test_differences_name_each_value_that_changed() -> None:
 
 
 def test_values_that_cannot_be_are_refused_in_one_line() -> None:
-    for change in ({"caption_drop": 1.5}, {"precision": "fp8"}, {"global_batch": 0}, {"seed": -1}):
-        with pytest.raises(UserError):
+    changes = [{"caption_drop": 1.5}, {"precision": "fp8"}, {"global_batch": 0}, {"seed": -1}, {"seed": 2**64}]
+    changes += [{"ema": EmaConfig(decay=value)} for value in (-0.1, 1.5, NAN)]
+    for name, values in {"lr": (0, NAN, INF), "clip": (0, NAN), "weight_decay": (-1, NAN, INF)}.items():
+        changes += [{"optimiser": OptimiserConfig(**{name: value})} for value in values]
+    changes.append({"optimiser": OptimiserConfig(warmup_steps=-1)})
+    for change in changes:
+        with pytest.raises(UserError) as caught:
             dataclasses.replace(recipe(), **change)
-    with pytest.raises(UserError, match="--save-every 0 is too small"):
-        dataclasses.replace(run(), save_every=0)
+        assert "\n" not in str(caught.value)
+    dataclasses.replace(recipe(), seed=2**64 - 1, optimiser=OptimiserConfig(clip=INF, warmup_steps=0, weight_decay=0))
+    for name in ("save_every", "max_skipped"):
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} 0 is too small"):
+            dataclasses.replace(run(), **{name: 0})
