@@ -41,7 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     from training.weights import load_model
 
     if options.steps >= TIMESTEPS:
-        raise UserError(f"--steps {options.steps}: more than the schedule can be cut into. Use at most {TIMESTEPS - 1}.")
+        raise UserError(
+            f"--steps {options.steps}: more than the schedule can be cut into. Use at most {TIMESTEPS - 1}."
+        )
     device, weights = _device(options.device), _weights_file(options)
     model, metadata = load_model(weights, device)
     decoder = LatentDecoder(options.vae)

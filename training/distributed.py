@@ -1,6 +1,7 @@
 """The processes of a run: who we are, and the few things that all ranks do together."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -38,6 +39,25 @@ class World:
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
+    def on_first(self, act: Callable[[], T]) -> T:
+        """Do `act` on rank 0 alone; its result, or the `UserError` or `OSError` that ended it, on every rank.
+
+        Ranks that were left waiting would fail on the lost connection, and bury the error under theirs.
+        """
+        if self.size == 1:
+            return act()
+        outcome: list[T] = []
+        error: UserError | OSError | None = None
+        if self.rank == 0:
+            try:
+                outcome.append(act())
+            except (UserError, OSError) as caught:
+                error = caught
+        outcome, error = self.from_first((outcome, error))
+        if error is not None:
+            raise error
+        return outcome[0]
+
     def total(self, tensor: Tensor) -> Tensor:
         """The sum of all ranks' tensors, in place."""
         if self.size > 1:
@@ -58,7 +78,13 @@ def join_world(device: str) -> World:
     if device == "cpu" or not torch.cuda.is_available():
         chosen = torch.device("cpu")
     else:
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        local, found = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if local >= found:
+            raise UserError(
+                f"process {local + 1} of this machine has no CUDA device, torch finds {found}. Start {found} a machine "
+                f"(--nproc-per-node {found}), or use --device cpu."
+            )
+        chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
     if size == 1:
         return World(rank, size, chosen, None)

@@ -12,12 +12,16 @@ One record a line of `metrics.jsonl`:
     peak_memory             bytes on rank 0 so far: of the GPU, else of the process
 """
 
+import itertools
 import json
 import math
+import os
 import resource
 import statistics
 import sys
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +31,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from schemas.errors import UserError
-from training.checkpoint import TrainState, replace_text
+from training.checkpoint import TrainState
 from training.distributed import World
 
 METRICS: Final = "metrics.jsonl"
@@ -97,8 +101,7 @@ class MetricsLog:
     """Rank 0's record of a run. Records from beyond `step`, left by a killed process, are cut off when it is opened."""
 
     def __init__(self, run: Path, step: int, images: int) -> None:
-        kept = [record for record in read_metrics(run) if record["step"] <= step]
-        replace_text(run / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+        _cut(run / METRICS, step)
         self._file = (run / METRICS).open("a")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=images + 1)
 
@@ -112,6 +115,10 @@ class MetricsLog:
         rate = (record["images"] / record["step"]) * record["steps"] / record["seconds"]
         self._board.add_scalar("speed/images_per_second", rate, record["images"])
         self._board.add_scalar("speed/data_wait_share", record["data_wait"] / record["seconds"], record["images"])
+
+    def sync(self) -> None:
+        """Put the records on the disk: before a checkpoint that starts where they end."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flush everything to its file."""
@@ -135,11 +142,34 @@ def line(record: dict[str, Any], steps: int) -> str:
     return "  ".join(parts + [f"SKIPPED {record['skipped']}"] * bool(record["skipped"]))
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The records of `metrics.jsonl`; without the last one if a killed process left it unfinished."""
+def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
+    """The records of `metrics.jsonl` one by one, up to what a killed process or machine left unfinished."""
     path = run / METRICS
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(text) for text in lines if text.endswith("\n")]
+    if path.exists():
+        with path.open("rb") as file:
+            yield from itertools.takewhile(bool, map(_parse, file))
+
+
+def _cut(path: Path, step: int) -> None:
+    """Shorten the metrics to the whole records up to `step`."""
+    end = 0
+    with path.open("a+b") as file:
+        file.seek(0)
+        for text in file:
+            record = _parse(text)
+            if not record or record["step"] > step:
+                break
+            end += len(text)
+        file.truncate(end)
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    """The record in a line, empty if it is torn or damaged."""
+    try:
+        record = json.loads(text) if text.endswith(b"\n") else {}
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,21 +189,29 @@ class RunSummary:
 
 def summarise(run: Path) -> RunSummary:
     """The summary of the run directory `run`, from its metrics alone."""
-    records = read_metrics(run)
-    if not records:
+    first: list[float | None] = []
+    last: deque[float | None] = deque(maxlen=_ENDS)
+    seconds = data_wait = 0.0
+    peak_memory, record = 0, None
+    for record in read_metrics(run):
+        losses = record["step_loss"]
+        first += losses[: _ENDS - len(first)]
+        last.extend(losses)
+        seconds += record["seconds"]
+        data_wait += record["data_wait"]
+        peak_memory = max(peak_memory, record["peak_memory"])
+    if record is None:
         raise UserError(f"{run / METRICS} is missing or empty, so there is no summary. Restore it, or train on.")
-    losses = [loss for record in records for loss in record["step_loss"]]
-    seconds = sum(record["seconds"] for record in records)
     return RunSummary(
-        steps=records[-1]["step"],
-        images_seen=records[-1]["images"],
-        skipped_steps=records[-1]["skipped"],
-        first_loss=_mean(losses[:_ENDS]),
-        last_loss=_mean(losses[-_ENDS:]),
+        steps=record["step"],
+        images_seen=record["images"],
+        skipped_steps=record["skipped"],
+        first_loss=_mean(first),
+        last_loss=_mean(last),
         seconds=seconds,
-        images_per_second=records[-1]["images"] / seconds,
-        data_wait_share=sum(record["data_wait"] for record in records) / seconds,
-        peak_memory_bytes=max(record["peak_memory"] for record in records),
+        images_per_second=record["images"] / seconds,
+        data_wait_share=data_wait / seconds,
+        peak_memory_bytes=peak_memory,
     )
 
 
@@ -193,7 +231,7 @@ def table(summary: RunSummary) -> str:
     return "\n".join(f"{name:<22}{value:>14}" for name, value in rows)
 
 
-def _mean(values: list[float | None]) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     finite = [value for value in values if value is not None and math.isfinite(value)]
     return statistics.fmean(finite) if finite else None
 

@@ -6,6 +6,7 @@ changes the gradient, but for the order of floating-point sums.
 """
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from schemas.dataset import DATASET_FILE
 from schemas.errors import GuardError, UserError
 from schemas.record import from_json, to_json
 from training import checkpoint as ckpt
@@ -51,16 +53,11 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
     stopped_by = 0
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
-        folder: Path | None = None
-        if world.rank == 0:
-            stack.enter_context(ckpt.locked_run(run))
-            folder = ckpt.newest(run, say)
-            if folder is not None:
-                _check_recipe(run, folder, config.recipe)
-            ckpt.replace_text(run / CONFIG, to_json(config))
-        if world.from_first(config.recipe) != config.recipe:
-            raise UserError(f"rank {world.rank} sees other data or settings than rank 0. Give all the same.")
-        folder = world.from_first(folder)
+        differs = world.from_first(config.recipe) != config.recipe
+        if world.largest(differs):
+            who = f"rank {world.rank}" if differs else "another rank"
+            raise UserError(f"{who} sees other data or settings than rank 0. Give all the same.")
+        folder = world.on_first(lambda: _open_run(run, config, stack, say))
         if folder is not None and ckpt.load_state(folder).plan.step >= config.steps:
             if world.rank == 0:
                 say(f"{run} has done its {config.steps:,} steps: nothing to do. Ask for more --steps to go on.")
@@ -69,10 +66,7 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
             training = Training(config, manifest, world)
             state = training.resume(folder) if folder is not None else ckpt.TrainState(training.plan.state(0))
             stopped_by = training.loop(state, signals, say if world.rank == 0 else lambda _: None)
-        summary = world.from_first(summarise(run) if world.rank == 0 else None)
-        assert summary is not None
-        if world.rank == 0:
-            ckpt.replace_text(run / SUMMARY, to_json(summary))
+        summary = world.on_first(lambda: _write_summary(run))
     # Only on the way of success: after an error on one rank, the others may never come here.
     world.leave()
     if stopped_by:
@@ -129,7 +123,7 @@ class Training:
                 if step % config.log_every == 0 or ends:
                     self._log(step, window, log, say)
                 if step % config.save_every == 0 or ends:
-                    self._save(step, window)
+                    self._save(step, window, log)
                 if asked:
                     return asked
         return 0
@@ -182,21 +176,24 @@ class Training:
                 f"skipped. Lower --lr or look at the data; the last checkpoint is in {self._run}."
             )
 
-    def _save(self, step: int, window: Window) -> None:
+    def _save(self, step: int, window: Window, log: MetricsLog | None) -> None:
         window.settle()
         self._guard(step, window)
-        if self._world.rank == 0:
-            state = ckpt.TrainState(
-                plan=self.plan.state(step),
-                rows=tuple(window.rows),
-                seconds=window.seconds,
-                data_wait=window.data_wait,
-                skipped=window.skipped,
-                streak=window.streak,
-            )
-            folder = ckpt.commit(self._run, step, self._config.keep_checkpoints, lambda at: self._write(at, state))
-            ckpt.publish_weights(self._run, folder)
-        self._world.from_first(None)
+        self._world.on_first(lambda: self._commit(step, window, log))
+
+    def _commit(self, step: int, window: Window, log: MetricsLog | None) -> None:
+        if log is not None:
+            log.sync()
+        state = ckpt.TrainState(
+            plan=self.plan.state(step),
+            rows=tuple(window.rows),
+            seconds=window.seconds,
+            data_wait=window.data_wait,
+            skipped=window.skipped,
+            streak=window.streak,
+        )
+        folder = ckpt.commit(self._run, step, self._config.keep_checkpoints, lambda at: self._write(at, state))
+        ckpt.publish_weights(self._run, folder)
 
     def _write(self, folder: Path, state: ckpt.TrainState) -> None:
         facts, recipe = self._manifest.facts, self._recipe
@@ -255,6 +252,39 @@ def load_initial(model: PixArt, path: Path) -> None:
     if odd:
         raise UserError(f"{path}: {len(odd)} tensors do not fit the model ({', '.join(odd[:3])}). Use other weights.")
     model.load_state_dict(tensors)
+
+
+def _open_run(run: Path, config: RunConfig, stack: contextlib.ExitStack, say: Say) -> Path | None:
+    """Take the run directory for as long as `stack` lasts; the checkpoint to go on from, None for a fresh start."""
+    _check_place(run)
+    stack.enter_context(ckpt.locked_run(run))
+    folder = ckpt.newest(run, say)
+    if folder is not None:
+        _check_recipe(run, folder, config.recipe)
+    ckpt.replace_text(run / CONFIG, to_json(config))
+    return folder
+
+
+def _check_place(run: Path) -> None:
+    """Raise `UserError` if `run` is the directory of something else, such as a data set or a model."""
+    if (run / DATASET_FILE).exists():
+        raise UserError(f"{run}: a data set lies there. Choose another --out.")
+    if not (run / CONFIG).is_file():
+        return
+    try:
+        ours = "recipe" in json.loads((run / CONFIG).read_text())
+    except (ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise UserError(
+            f"{run}: its {CONFIG} is no training run's, so something else lies there. Choose another --out."
+        )
+
+
+def _write_summary(run: Path) -> RunSummary:
+    summary = summarise(run)
+    ckpt.replace_text(run / SUMMARY, to_json(summary))
+    return summary
 
 
 def _check_recipe(run: Path, folder: Path, recipe: Recipe) -> None:

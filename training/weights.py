@@ -22,8 +22,8 @@ RAW_WEIGHTS: Final = "weights/raw.safetensors"
 """Where a run directory keeps its weights."""
 
 METADATA_KEYS: Final = ("images_seen", "kind", "vae_scaling_factor", "vae_shift_factor")
-"""What every weights file says beside the configuration. `kind` is ema or raw; the factors are those of the latents that the
-model was trained on: it works on (posterior - shift) * scaling."""
+"""What every weights file says beside the configuration. `kind` is ema or raw; the factors are those of the latents
+that the model was trained on: it works on (posterior - shift) * scaling."""
 
 _HEADER: Final = "latentmill"
 

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 
 import torch
@@ -68,10 +69,27 @@ def test_records_beyond_the_resumed_step_and_a_torn_last_line_are_cut_off(tmp_pa
         fill(filled, [float(step)] * 2)
         log.write(filled.record(step, step * 4, 0.1))
     log.close()
-    with (tmp_path / METRICS).open("a") as file:
-        file.write('{"step": 8, "ima')
+    whole = (tmp_path / METRICS).read_bytes()
+    for left in (b'{"step": 8, "ima', b"\0" * 500, b"\0" * 500 + b"\n", b'{"step": 8, "ima\xff\n{"step": 10}\n'):
+        (tmp_path / METRICS).write_bytes(whole + left)
+        MetricsLog(tmp_path, 20, 80).close()
+        assert (tmp_path / METRICS).read_bytes() == whole
     MetricsLog(tmp_path, 4, 16).close()
     assert [record["step"] for record in read_metrics(tmp_path)] == [2, 4]
+
+
+def test_the_records_of_a_long_run_are_never_all_in_memory(tmp_path: Path) -> None:
+    filled = window()
+    fill(filled, [1.0] * 10)
+    text = json.dumps(filled.record(10, 40, 0.1)) + "\n"
+    (tmp_path / METRICS).write_text(text * 20_000)
+    size = (tmp_path / METRICS).stat().st_size
+    tracemalloc.start()
+    MetricsLog(tmp_path, 10, 40).close()
+    assert summarise(tmp_path).images_seen == 40
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 4
 
 
 def test_the_summary_compares_the_first_ten_steps_with_the_last_ten(tmp_path: Path) -> None:

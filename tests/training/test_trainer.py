@@ -189,7 +189,7 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(
         assert tensors(tmp_path / "run", skipped - 1) == tensors(tmp_path / "run", skipped)
     assert tensors(tmp_path / "run", 3) != tensors(tmp_path / "run", 2)
     assert "SKIPPED 2" in said[-1]
-    assert read_metrics(tmp_path / "run")[-1]["skipped"] == 2
+    assert list(read_metrics(tmp_path / "run"))[-1]["skipped"] == 2
 
 
 def test_too_many_skipped_steps_in_a_row_stop_the_run(
@@ -217,6 +217,16 @@ def test_ranks_that_see_other_data_are_refused(
     monkeypatch.setattr("training.distributed.World.from_first", lambda _, value: other if value else value)
     with pytest.raises(UserError, match="rank 0 sees other data"):
         run(config, manifest)
+
+
+def test_the_directory_of_a_data_set_or_a_model_is_refused_and_left_alone(manifest: Manifest, tmp_path: Path) -> None:
+    for name, content in (("dataset.json", "{}"), ("config.json", '{"model_type": "t5"}'), ("config.json", "[")):
+        out = tmp_path / f"other-{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        (out / name).write_text(content)
+        with pytest.raises(UserError, match="Choose another --out"):
+            run(configure(manifest, out), manifest)
+        assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, content)]
 
 
 def test_a_start_that_never_made_a_step_does_not_bind_the_next(manifest: Manifest, tmp_path: Path) -> None:

@@ -89,7 +89,12 @@ def test_a_missing_damaged_or_foreign_file_is_told_in_one_line(tmp_path: Path, s
     damaged.write_bytes(damaged.read_bytes()[:-100])
     save_file({"x": torch.zeros(1)}, foreign)
     save_weights(misfit, state, dataclasses.replace(CONFIG, depth=2), METADATA)
-    cases = {"none.safetensors": "no such", "damaged": "not a readable", "foreign": "no weights file of this trainer", "misfit": "do not fit"}
+    cases = {
+        "none.safetensors": "no such",
+        "damaged": "not a readable",
+        "foreign": "no weights file of this trainer",
+        "misfit": "do not fit",
+    }
     for path, words in zip((tmp_path / "none", damaged, foreign, misfit), cases.values(), strict=True):
         with pytest.raises(UserError, match=words) as caught:
             load_model(path, torch.device("cpu"))

@@ -76,7 +76,7 @@ def test_a_null_embedding_other_than_the_named_one_is_an_error(write_features: W
     edit_facts(made.text, null_digest=xxhash.xxh3_128_hexdigest(null.read_bytes()))
     open_manifest(str(made.latents), str(made.text))
     np.save(null, np.load(null) + 1)
-    with pytest.raises(DatasetError, match="not the null embedding that dataset.json names") as caught:
+    with pytest.raises(DatasetError, match=r"not the null embedding that dataset\.json names") as caught:
         open_manifest(str(made.latents), str(made.text))
     assert "\n" not in str(caught.value)
 
