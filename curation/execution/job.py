@@ -291,7 +291,7 @@ def _read_ledger(job: Job, info: DatasetInfo | None) -> Ledger:
     current = [entry for entry in found.entries if entry.fingerprint == spec.fingerprint]
     damaged = damaged_outputs(job.target.fs, job.target.root, current)
     faults = {
-        unit: f"{output.path.replace(f'{unit}.', '*.')} {'is missing' if size is None else 'has another size'}"
+        unit: f"{output.path} {'is missing' if size is None else f'has {size} bytes, expected {output.bytes}'}"
         for unit, (output, size) in damaged.items()
     }
     faults |= dict.fromkeys(found.damaged, "its ledger entry is damaged")

@@ -83,7 +83,7 @@ class Ledger:
     """What a dataset held when the job began, for telling what is due. `entries` and `faults` are by unit.
 
     `changed` says how the settings differ from the last run. `faults` are units whose files are not what the ledger
-    says, with why, in words that are the same for every unit that has the same fault.
+    says, with why.
     """
 
     entries: Mapping[str, LedgerEntry]

@@ -1,0 +1,288 @@
+"""SIGKILL at every kind of point of a small job, and a disk without room; then the same command again.
+
+The job is the command of tests/curation/execution/copy_job.py; what is written must be the files of an undisturbed run,
+to the byte.
+"""
+
+import importlib.util
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from curation.execution.job import JobOptions, run_job
+
+COPY_JOB = Path(__file__).parents[1] / "curation/execution/copy_job.py"
+ROWS = {"a": 10, "b": 5, "c": 9}
+KEYS = sorted(f"{shard}/k{row:03d}" for shard, rows in ROWS.items() for row in range(rows))
+REJECTED = "c/k004"
+UNITS = 8
+
+
+@pytest.fixture(scope="module")
+def copy_job() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("copy_job", COPY_JOB)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["copy_job"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One job's command, its output, and what that output must be in the end."""
+
+    module: ModuleType
+    shards: Path
+    out: Path
+    expected: dict[str, bytes]
+
+    def command(self, *more: str) -> list[str]:
+        """The command line; c/k004 is always refused, so that there is a rejects table."""
+        line = [sys.executable, str(COPY_JOB), "--shards", f"{self.shards}/*.tar", "--out", str(self.out)]
+        return [*line, "--trouble", f"{REJECTED}=reject", *more]
+
+    def run(self, *more: str) -> "subprocess.CompletedProcess[str]":
+        """Run it to its end, whichever that is."""
+        return subprocess.run(
+            self.command(*more), capture_output=True, text=True, check=False, env=environment(), timeout=120
+        )
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        """Run it in the background."""
+        return subprocess.Popen(self.command(*more), stderr=subprocess.PIPE, text=True, env=environment())
+
+    def wait_for_entries(self, count: int, process: subprocess.Popen[str]) -> None:
+        """Wait until `count` units are done."""
+        ledger = self.out / "ledger"
+        while not (ledger.is_dir() and sum(path.suffix == ".json" for path in ledger.iterdir()) >= count):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.01)
+
+    def check_goes_on(self) -> None:
+        """The same command again makes what is missing, and everything is as if nothing had happened."""
+        done = self.run()
+        assert done.returncode == 0, done.stderr
+        self.check_whole()
+        job = self.module.make_job([f"{self.shards}/*.tar"], str(self.out))
+        again = run_job(job, JobOptions(), Console(file=io.StringIO()))
+        assert (again.units_done, again.units_current) == (0, UNITS)
+
+    def check_whole(self) -> None:
+        """Nothing lost, nothing twice, nothing left over, and the bytes of an undisturbed run."""
+        assert self.module.data_of(self.out) == self.expected
+        tables = [*self.out.glob("*.parquet"), *(self.out / "rejects").glob("*.parquet")]
+        assert sorted(key for path in tables for key in pq.read_table(path)["key"].to_pylist()) == KEYS
+        assert not [path for path in self.out.rglob("*") if ".tmp-" in path.name]
+
+    def check_nothing_partial(self) -> None:
+        """Whatever a ledger entry vouches for is there, whole, and of the undisturbed run."""
+        for path in (self.out / "ledger").glob("*.json") if self.out.exists() else ():
+            for output in json.loads(path.read_text())["outputs"]:
+                assert (self.out / output["path"]).read_bytes() == self.expected[output["path"]]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(copy_job: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """The shards, and the files of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for shard, rows in ROWS.items():
+        copy_job.write_shard(folder / "in" / f"{shard}.tar", rows)
+    campaign = Campaign(copy_job, folder / "in", folder / "out", {})
+    done = campaign.run()
+    assert done.returncode == 0, done.stderr
+    return folder / "in", copy_job.data_of(folder / "out")
+
+
+@pytest.fixture
+def campaign(copy_job: ModuleType, undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path) -> Campaign:
+    shards, expected = undisturbed
+    return Campaign(copy_job, shards, tmp_path / "out", expected)
+
+
+KILLS = [
+    "publish:1:before",  # nothing is there but a temporary dataset.json
+    "publish:1:after",
+    "index:1:before",
+    "index:2:after",
+    "process:2:before",
+    "keep:6:after",  # in the middle of a unit
+    "reject:1:after",
+    "finish:3:after",  # an output is whole under its temporary name
+    "commit:3:before",
+    "remove:1:before",
+    "replace:5:before",
+    "replace:7:before",  # outputs are in place, their ledger entry is not
+    "replace:12:after",
+    "fsync:9:before",
+    "fsync:20:after",
+    "commit:8:after",  # all units are done, plan.json is not
+]
+
+
+@pytest.mark.parametrize("kill", KILLS)
+def test_a_killed_job_goes_on_to_the_files_of_an_undisturbed_one(campaign: Campaign, kill: str) -> None:
+    killed = campaign.run("--kill", kill)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    campaign.check_nothing_partial()
+    campaign.check_goes_on()
+
+
+@pytest.mark.parametrize("kill", ["replace:2:before", "remove:2:after", "replace:9:after"])
+def test_a_redo_under_new_settings_that_is_killed_goes_on_too(campaign: Campaign, kill: str) -> None:
+    assert campaign.run("--suffix", " of old").returncode == 0
+    assert campaign.run("--kill", kill).returncode == -signal.SIGKILL
+    done = campaign.run()
+    assert done.returncode == 0, done.stderr
+    campaign.check_whole()
+
+
+def test_killed_at_its_next_publication_again_and_again_it_still_arrives(campaign: Campaign) -> None:
+    for _ in range(3 * UNITS):
+        done = campaign.run("--kill", "replace:6:before")
+        campaign.check_nothing_partial()
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+    campaign.check_whole()
+
+
+def test_two_drivers_on_one_directory_end_with_the_files_of_one(campaign: Campaign) -> None:
+    processes = [campaign.start() for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    campaign.check_whole()
+
+
+@pytest.fixture
+def gone() -> Iterator[Callable[[subprocess.Popen[str]], None]]:
+    """Remember every process below a driver, and at the end see that all are gone.
+
+    Of a killed driver's Ray two agents stay that hold nothing of the job: they end by themselves after a minute of
+    asking for a server that is dead too. They are ended here, and are all that may be left.
+    """
+    found: list[psutil.Process] = []
+
+    def remember(process: subprocess.Popen[str]) -> None:
+        found.extend(psutil.Process(process.pid).children(recursive=True))
+
+    yield remember
+    agents = [process for process in found if is_agent(process)]
+    _, alive = psutil.wait_procs([process for process in found if process not in agents], timeout=30)
+    for process in [*alive, *agents]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    assert found
+    assert not alive
+
+
+def is_agent(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "Agent" in process.name()
+    return False
+
+
+RAY = ("--workers", "2", "--cpus-per-worker", "0.5", "--attempts", "5")
+
+
+def test_killed_ray_workers_are_replaced_and_their_units_redone(
+    campaign: Campaign, gone: Callable[[subprocess.Popen[str]], None], tmp_path: Path
+) -> None:
+    # One worker sleeps in a unit until it is killed; the others that die are whichever happen to be there.
+    (tmp_path / "marks").mkdir()
+    sleep = (f"{REJECTED}=reject", "b/k001=sleep:1")
+    process = campaign.start(*RAY, "--marks", str(tmp_path / "marks"), "--trouble", *sleep)
+    campaign.wait_for_entries(1, process)
+    while not (tmp_path / "marks/b_k001-0").exists():
+        time.sleep(0.01)
+    gone(process)
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "UnitActor" in " ".join(p.cmdline())]
+    assert workers
+    for worker in workers:
+        worker.kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    campaign.check_whole()
+
+
+def test_a_killed_ray_driver_leaves_no_process_and_the_same_command_goes_on(
+    campaign: Campaign, gone: Callable[[subprocess.Popen[str]], None]
+) -> None:
+    process = campaign.start(*RAY, "--trouble", f"{REJECTED}=reject", "b/k001=sleep")
+    campaign.wait_for_entries(1, process)
+    gone(process)
+    process.kill()
+    process.communicate(timeout=60)
+    campaign.check_nothing_partial()
+    campaign.check_goes_on()
+
+
+@pytest.mark.parametrize("limit", [20, 600, 4000])
+def test_a_limit_on_file_size_ends_in_one_line_and_the_same_command_recovers(campaign: Campaign, limit: int) -> None:
+    code = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), -1));"
+    code += "sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    line = [sys.executable, "-c", code, str(limit), *campaign.command()[1:]]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), timeout=120)
+    check_storage_error(campaign, ended, "the file would be larger than this process may write")
+    campaign.check_goes_on()
+
+
+def check_storage_error(campaign: Campaign, ended: "subprocess.CompletedProcess[str]", what: str) -> None:
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == 4, ended.stderr
+    assert last.startswith(f"error: {campaign.out}")
+    assert what in last
+    assert "make room or fix access, then run the same command" in last
+    assert "Traceback" not in ended.stderr
+    assert not [path for path in campaign.out.rglob("*") if ".tmp-" in path.name]
+    campaign.check_nothing_partial()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB of its own; skips where this process may not mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    if done.returncode != 0:
+        pytest.skip(f"a small tmpfs cannot be mounted here ({done.stderr.strip()})")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("room", [0, 8, 24, 60, 100])
+def test_a_full_disk_ends_in_one_line_and_the_same_command_recovers(
+    campaign: Campaign, small_disk: Path, room: int
+) -> None:
+    on_disk = Campaign(campaign.module, campaign.shards, small_disk / "out", campaign.expected)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes((256 - room) * 1024))
+    check_storage_error(on_disk, on_disk.run(), "the disk is full")
+    ballast.unlink()
+    on_disk.check_goes_on()
