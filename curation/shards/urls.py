@@ -22,7 +22,7 @@ def expand_shards(patterns: Sequence[str]) -> tuple[str, ...]:
         try:
             expanded = list(braceexpand(pattern))
         except ValueError:
-            raise UserError(f"--shards {pattern}: unbalanced braces. Write ranges as name-{{000..127}}.tar.") from None
+            raise UserError(f"{pattern}: unbalanced braces. Write ranges as name-{{000..127}}.tar.") from None
         for item in expanded:
             found.update(_matches(item))
     for url in found:
@@ -49,7 +49,7 @@ def _matches(item: str) -> list[str]:
         raise UserError(f"{item}: no such shard. Check the path or the range in the braces.")
     matches = [str(fs.unstrip_protocol(p)) if "://" in item else str(p) for p in fs.glob(path)]
     if not matches:
-        raise UserError(f"--shards {item}: matches nothing. Check the path, and quote the pattern in the shell.")
+        raise UserError(f"{item}: matches nothing. Check the path, and quote the pattern in the shell.")
     return matches
 
 

@@ -1,41 +1,26 @@
-"""Build the shipped tagger from treebanks, measure it, and write its card.
+"""Build the shipped tagger from treebanks, measure it, and write its card."""
 
-    python -m curation.nouns.recipe.build --treebanks DIR --out DIR [--captions FILE ...]
-
-DIR holds CoNLL-U files of UD English EWT and Atis (train and dev), and the dev files of any other treebank that
-`treebanks.py` names, for testing. Captions (a .txt file, one a line) are only for measuring speed.
-"""
-
-import argparse
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from curation.nouns.recipe.card import captions_per_second, measure, peak_megabytes, write_card
 from curation.nouns.recipe.training import train_tagger
-from schemas.errors import ExitCode, UserError
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train unless told not to, measure, write the card; the exit code."""
-    command = argparse.ArgumentParser(prog="python -m curation.nouns.recipe.build", description="Build the tagger.")
-    command.add_argument("--treebanks", type=Path, required=True, metavar="DIR", help="CoNLL-U files, perhaps gzipped")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the pipeline's directory")
-    command.add_argument("--work", type=Path, metavar="DIR", help="keep training text and checkpoints here")
-    command.add_argument("--max-steps", type=int, metavar="N", help="train for fewer steps, for a trial")
-    command.add_argument("--card-only", action="store_true", help="measure the pipeline that is in --out already")
-    command.add_argument("--captions", type=Path, nargs="*", default=[], metavar="FILE", help="time it on these")
-    options = command.parse_args(arguments)
-    try:
-        if not options.card_only:
-            with tempfile.TemporaryDirectory() as temporary:
-                train_tagger(options.treebanks, options.work or Path(temporary), options.out, options.max_steps)
-        speeds = [_speed(options.out, path) for path in options.captions]
-        write_card(options.out, measure(options.out, options.treebanks), speeds)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return ExitCode.OK
+def build_tagger(treebanks: Path, out: Path, *, work: Path | None = None, max_steps: int | None = None) -> None:
+    """Train the tagger on the treebanks in `treebanks` into `out`. `work` keeps training text and checkpoints.
+
+    `treebanks` holds CoNLL-U files of UD English EWT and Atis (train and dev). Raises `UserError` if one is missing.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        train_tagger(treebanks, work or Path(temporary), out, max_steps)
+
+
+def write_tagger_card(tagger: Path, treebanks: Path, captions: Sequence[Path] = ()) -> None:
+    """Measure the tagger on all dev treebanks in `treebanks`, time it on `captions` (one a line), write its card."""
+    speeds = [_speed(tagger, path) for path in captions]
+    write_card(tagger, measure(tagger, treebanks), speeds)
 
 
 def _speed(tagger: Path, captions: Path) -> str:
@@ -45,7 +30,3 @@ def _speed(tagger: Path, captions: Path) -> str:
         f"{captions.stem}: {per_second:,.0f} captions/s, {tokens:,.0f} tokens/s "
         f"({tokens / per_second:.0f} tokens a caption, {len(texts):,} captions, peak memory {peak_megabytes()} MB)"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
