@@ -106,7 +106,8 @@ def commit(run: Path, step: int, keep: int, write: Callable[[Path], None]) -> Pa
         aside.rename(final)
         _flush(final.parent)
         replace_text(final.parent / _LATEST, final.name + "\n")
-        for old in _folders(run)[keep:]:
+        older = _folders(run)
+        for old in older[older.index(final) + keep :]:  # what is newer was damaged, or this would not be written
             _remove(old)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)

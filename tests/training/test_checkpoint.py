@@ -98,6 +98,16 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path: Pa
     assert newest(tmp_path) == (2, [])
 
 
+def test_a_damaged_checkpoint_never_takes_the_place_of_a_whole_one(tmp_path: Path) -> None:
+    commit(tmp_path, 3)
+    for step in (6, 9):
+        (commit(tmp_path, step) / ckpt.RAW).unlink()
+    commit(tmp_path, 5, keep=1)
+    step, said = newest(tmp_path)
+    assert step == 5
+    assert len(said) == 2
+
+
 def test_a_kill_at_any_system_call_leaves_a_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
     stop_at = 0
