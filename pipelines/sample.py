@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--steps", type=_positive, default=20, help="solver steps (default %(default)s)")
     command.add_argument("--guidance", type=float, default=4.5, help="guidance scale; 1 is none (default %(default)s)")
     command.add_argument("--size", metavar="PX", help="256, or HEIGHTxWIDTH (default: the model's training size)")
-    command.add_argument("--seed", type=int, default=0, help="prompt number i gets SEED + i (default %(default)s)")
+    command.add_argument("--seed", type=_seed, default=0, help="prompt number i gets SEED + i (default %(default)s)")
     command.add_argument("--batch", type=_positive, default=8, help="pictures at a time (default %(default)s)")
     command.add_argument(
         "--ema", action=argparse.BooleanOptionalAction, default=True, help="of --run: the averaged or the raw weights"
@@ -93,6 +93,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{value} does not lie between 0 and 2**63 - 1")
     return value
 
 
@@ -202,20 +209,23 @@ def _latents(
     seed, parts = options.seed, []
     for batch in batches:
         count = len(batch.text)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            latents = sample(
-                model,
-                batch.text.to(device),
-                batch.lengths.to(device),
-                null.to(device),
-                len(null),
-                height=size.height_px // cell,
-                width=size.width_px // cell,
-                seeds=range(seed, seed + count),
-                steps=options.steps,
-                guidance=options.guidance,
-                sizes=torch.tensor([ratio] * count, device=device),
-            )
+        try:
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                latents = sample(
+                    model,
+                    batch.text.to(device),
+                    batch.lengths.to(device),
+                    null.to(device),
+                    len(null),
+                    height=size.height_px // cell,
+                    width=size.width_px // cell,
+                    seeds=range(seed, seed + count),
+                    steps=options.steps,
+                    guidance=options.guidance,
+                    sizes=torch.tensor([ratio] * count, device=device),
+                )
+        except torch.OutOfMemoryError:
+            raise UserError(f"GPU memory does not hold {count} pictures at a time. Lower --batch or --size.") from None
         parts.append(latents)
         seed += count
     return torch.cat(parts)

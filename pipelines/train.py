@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from training.data.manifest import Manifest
 
 _STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_LOST = ("Connection closed by peer", "Connection reset by peer")  # gloo's words; it has no error of its own
 _BASES = (256, 512, 1024, 2048)  # resolutions of the aspect-bucket tables; a bucket has 0.9 to 1 times their area
 
 
@@ -38,6 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
         if rank == 0 or not isinstance(error, InterruptedJobError):
             print(f"{name}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
+        return ExitCode.INTERRUPTED
+    except RuntimeError as error:
+        if "RANK" not in os.environ or not any(words in str(error) for words in _LOST):
+            raise
+        print(f"{name}: lost another rank, whose own message says why", file=sys.stderr, flush=True)
+        return ExitCode.STOPPED
     except OSError as error:
         if error.errno not in _STORAGE_ERRORS:
             raise
@@ -96,6 +105,13 @@ def configure(options: argparse.Namespace, manifest: "Manifest") -> RunConfig:
 def model_config(name: str, micro_conditions: bool, manifest: "Manifest") -> PixArtConfig:
     """The model of size `name` for this data: channels, text width, and positions for its resolution."""
     size, facts = PIXART_SIZES[name], manifest.facts
+    token_px = facts.downsample * size.patch
+    for height, width in manifest.buckets:
+        if height % token_px or width % token_px:
+            raise UserError(
+                f"--latents holds pictures of {height}x{width} px, but --model {name} needs multiples of {token_px} "
+                f"px. Make the latents at another size."
+            )
     base = resolution(manifest.buckets) // facts.downsample // size.patch
     return replace(
         size,

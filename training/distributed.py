@@ -27,7 +27,7 @@ class World:
         """The largest of all ranks' values."""
         if self.size == 1:
             return value
-        tensor = torch.tensor(value)
+        tensor = torch.tensor(int(value))
         dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.control)
         return int(tensor)
 

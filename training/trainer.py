@@ -58,6 +58,8 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
             who = f"rank {world.rank}" if differs else "another rank"
             raise UserError(f"{who} sees other data or settings than rank 0. Give all the same.")
         folder = world.on_first(lambda: _open_run(run, config, stack, say))
+        if world.largest(folder is not None and not folder.is_dir()):
+            raise UserError(f"{run}: some ranks cannot see its checkpoints. Choose an --out that all machines share.")
         if folder is not None and ckpt.load_state(folder).plan.step >= config.steps:
             if world.rank == 0:
                 say(f"{run} has done its {config.steps:,} steps: nothing to do. Ask for more --steps to go on.")
@@ -113,10 +115,13 @@ class Training:
                 stack.callback(log.close)
             stream = iter(batches)
             while step < config.steps:
-                terms = self._accumulate(model, stream, window)
-                norm = self._optimiser.step(step)
-                self._ema.update(step, norm.isfinite())
-                window.add(terms, norm)
+                try:
+                    self._step(step, model, stream, window)
+                except torch.OutOfMemoryError:
+                    raise UserError(
+                        f"GPU memory does not hold the model and {config.micro_batch} samples at a time. Lower "
+                        f"--micro-batch; the rest is accumulated and the result stays the same."
+                    ) from None
                 step += 1
                 asked = world.largest(signals.received)
                 ends = step == config.steps or asked
@@ -128,6 +133,12 @@ class Training:
                     return asked
         return 0
 
+    def _step(self, step: int, model: nn.Module, stream: Iterator[Batch], window: Window) -> None:
+        terms = self._accumulate(model, stream, window)
+        norm = self._optimiser.step(step)
+        self._ema.update(step, norm.isfinite())
+        window.add(terms, norm)
+
     def _accumulate(self, model: nn.Module, stream: Iterator[Batch], window: Window) -> Tensor:
         """Forward and backward over this rank's part of a global batch; its part of the mean loss, mse and vb, [3]."""
         terms = torch.zeros(3, device=self._world.device)
@@ -138,15 +149,9 @@ class Training:
             with contextlib.ExitStack() as unsynced:
                 if isinstance(model, DistributedDataParallel) and micro_step < self._accumulation - 1:
                     unsynced.enter_context(model.no_sync())
-                try:
-                    loss = self._loss(model, batch) / self._recipe.global_batch
-                    # DDP takes the mean over ranks where the global batch needs the sum.
-                    torch.autograd.backward(loss[0] * self._world.size)
-                except torch.OutOfMemoryError:
-                    raise UserError(
-                        f"GPU memory does not hold {len(batch.latents)} samples at a time. Lower --micro-batch; the "
-                        f"rest is accumulated and the result stays the same."
-                    ) from None
+                loss = self._loss(model, batch) / self._recipe.global_batch
+                # DDP takes the mean over ranks where the global batch needs the sum.
+                torch.autograd.backward(loss[0] * self._world.size)
             terms += loss.detach()
         return terms
 

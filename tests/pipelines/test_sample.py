@@ -230,6 +230,23 @@ def test_each_mistake_is_told_in_one_line(sample: Sample, tmp_path: Path) -> Non
             sample("--prompts-file", str(tmp_path / file))
 
 
+def test_gpu_memory_that_runs_out_is_told_in_one_line(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr("training.sampling.sample", full)
+    with pytest.raises(UserError, match=r"1 pictures at a time\. Lower --batch"):
+        sample("--prompts", "a")
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63)])
+def test_a_seed_that_does_not_fit_is_refused(sample: Sample, capsys: pytest.CaptureFixture[str], seed: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        sample("--prompts", "a", f"--seed={seed}")
+    assert caught.value.code == ExitCode.BAD_INPUT
+    assert "argument --seed" in capsys.readouterr().err
+
+
 def test_help_needs_no_heavy_import() -> None:
     code = (
         "import sys, pipelines.sample as s\n"

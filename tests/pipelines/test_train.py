@@ -38,7 +38,7 @@ def arguments(features: Any, out: Path, *more: str) -> list[str]:
     return [*data, *recipe, "--device", "cpu", "--log-every", "2", "--save-every", "3", *more]
 
 
-def on_three_ranks(command: list[str]) -> str:
+def on_three_ranks(command: list[str], fails: bool = False) -> str:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -50,7 +50,7 @@ def on_three_ranks(command: list[str]) -> str:
         check=False,
         timeout=200,
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode != 0) == fails, done.stderr
     return done.stderr
 
 
@@ -111,6 +111,11 @@ def test_the_resolution_is_that_of_the_bucket_table(buckets: tuple[tuple[int, in
         (("--caption-drop", "2"), "--caption-drop 2.0 is no share"),
         (("--device", "cuda"), "no CUDA device"),
         (("--micro-batch", "0"), "--micro-batch 0 is too small"),
+        (("--steps", "0"), "--steps 0 is too small"),
+        (("--max-skipped", "0"), "--max-skipped 0 is too small"),
+        (("--lr", "nan"), "--lr nan is no learning rate"),
+        (("--weight-decay", "-1"), "--weight-decay -1.0"),
+        (("--seed", str(2**64)), "--seed"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(
@@ -125,6 +130,57 @@ def test_a_mistake_is_told_in_one_line(
     assert error.startswith("train: ")
     assert error.count("\n") == 1
     assert said in error
+
+
+def test_pictures_that_tokens_do_not_divide_are_refused_in_one_line(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = write_features(buckets={(64, 64): 6, (64, 72): 3})
+    assert main(arguments(features, tmp_path / "run")) == ExitCode.BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.startswith("train: --latents holds pictures of 64x72 px, but --model tiny/2 needs multiples of 16 px")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "features/latents"])
+def test_an_out_that_is_no_place_for_a_run_is_refused_in_one_line(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    features = write_features()
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(arguments(features, tmp_path / place)) in (ExitCode.BAD_INPUT, ExitCode.STORAGE)
+    assert sorted(tmp_path.rglob("*")) == before
+    error = capsys.readouterr().err
+    assert "another --out" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED, "train (rank 1): interrupted; the same command"),
+        (RuntimeError("[pair.cc:553] Connection closed by peer [::1]:1"), ExitCode.STOPPED, "lost another rank"),
+    ],
+)
+def test_what_ends_a_run_from_outside_is_told_in_one_line(
+    write_features: Write,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: ExitCode,
+    said: str,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("training.data.manifest.open_manifest", fail)
+    assert main(arguments(write_features(), tmp_path / "run")) == code
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
 
 
 def test_another_recipe_in_the_same_directory_is_refused(
@@ -189,6 +245,11 @@ def test_three_ranks_agree_with_one_and_resume_bitwise(write_features: Write, tm
     said = on_three_ranks(arguments(features, tmp_path / "parts", "--micro-batch", "2"))
     assert "going on from step 3" in said
     assert saved(tmp_path / "parts", 6) == saved(tmp_path / "three", 6)
+
+    said = on_three_ranks(arguments(features, tmp_path / "parts", "--seed", "5"), fails=True)
+    for rank in range(3):
+        assert said.count(f"train (rank {rank}): {tmp_path}/parts was begun otherwise: seed was 0, now 5") == 1
+    assert "[rank" not in said  # which torch puts before each line of a traceback
 
     (tmp_path / "parts" / "checkpoints" / "step-00000006" / "state.json").unlink()
     assert main(arguments(features, tmp_path / "parts")) == ExitCode.OK

@@ -201,6 +201,29 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run(
     assert stopped.value.exit_code == ExitCode.STOPPED
 
 
+def test_gpu_memory_that_runs_out_is_told_in_one_line_wherever_it_does(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    for number, place in enumerate(("training.trainer.add_noise", "training.optimiser.Optimiser.step")):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, full)
+            with pytest.raises(UserError, match=r"4 samples at a time\. Lower --micro-batch") as caught:
+                run(configure(manifest, tmp_path / str(number)), manifest)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_machine_that_does_not_share_the_run_directory_is_told_so(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "not here" / "step-00000003"
+    monkeypatch.setattr("training.distributed.World.on_first", lambda *_: elsewhere)
+    with pytest.raises(UserError, match="that all machines share"):
+        run(configure(manifest, tmp_path / "run"), manifest)
+
+
 def test_a_changed_recipe_is_refused_with_the_difference(manifest: Manifest, tmp_path: Path) -> None:
     config = configure(manifest, tmp_path / "run")
     run(config, manifest)
