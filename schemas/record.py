@@ -5,11 +5,13 @@ import functools
 import json
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from schemas.errors import SchemaError
 
 R = TypeVar("R")
+
+_SCALARS: Final = (str, int, float, bool)  # most of a ledger, so they are seen to first
 
 
 def to_json(record: Any) -> str:
@@ -35,9 +37,9 @@ def from_json(cls: type[R], text: str | bytes, where: str) -> R:
 
 
 def _build(annotation: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is Any:
+    if annotation is Any or (type(value) is annotation and annotation in _SCALARS):
         return value
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if dataclasses.is_dataclass(annotation):
         return _build_dataclass(annotation, value, where)
     if origin in (typing.Union, types.UnionType):

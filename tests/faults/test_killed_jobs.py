@@ -196,6 +196,10 @@ def gone() -> Iterator[Callable[[subprocess.Popen[str]], None]]:
     assert not alive
 
 
+def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [p for p in psutil.Process(driver.pid).children(recursive=True) if "UnitActor" in " ".join(p.cmdline())]
+
+
 def is_agent(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return "Agent" in process.name()
@@ -216,7 +220,7 @@ def test_killed_ray_workers_are_replaced_and_their_units_redone(
     while not (tmp_path / "marks/b_k001-0").exists():
         time.sleep(0.01)
     gone(process)
-    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "UnitActor" in " ".join(p.cmdline())]
+    workers = workers_of(process)
     assert workers
     for worker in workers:
         worker.kill()
@@ -231,8 +235,11 @@ def test_a_killed_ray_driver_leaves_no_process_and_the_same_command_goes_on(
     process = campaign.start(*RAY, "--trouble", f"{REJECTED}=reject", "b/k001=sleep")
     campaign.wait_for_entries(1, process)
     gone(process)
+    workers = workers_of(process)
     process.kill()
     process.communicate(timeout=60)
+    # They notice within seconds; until they are gone, what they are writing is theirs and stays.
+    assert not psutil.wait_procs(workers, timeout=30)[1]
     campaign.check_nothing_partial()
     campaign.check_goes_on()
 
