@@ -23,7 +23,7 @@ from training.models.config import PIXART_SIZES, PixArtConfig
 if TYPE_CHECKING:
     from training.data.manifest import Manifest
 
-_STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 _LOST = ("Connection closed by peer", "Connection reset by peer")  # gloo's words; it has no error of its own
 _BASES = (256, 512, 1024, 2048)  # resolutions of the aspect-bucket tables; a bucket has 0.9 to 1 times their area
 

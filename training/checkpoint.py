@@ -109,6 +109,9 @@ def commit(run: Path, step: int, keep: int, write: Callable[[Path], None]) -> Pa
         older = _folders(run)
         for old in older[older.index(final) + keep :]:  # what is newer was damaged, or this would not be written
             _remove(old)
+    except StorageError:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise StorageError(f"{final}: cannot be written ({error}). Free space, then run the same command.") from None

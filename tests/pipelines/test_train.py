@@ -207,17 +207,22 @@ def test_a_run_stopped_by_a_signal_ends_with_its_exit_code_and_goes_on(write_fea
     assert "images seen" in out
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EIO])
 def test_a_full_disk_is_told_in_one_line(
-    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    write_features: Write,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
 ) -> None:
     def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("training.checkpoint.replace_text", full)
     assert main(arguments(write_features(), tmp_path / "run")) == ExitCode.STORAGE
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "No space left on device" in error
+    assert os.strerror(number) in error
 
 
 def test_help_does_not_load_torch() -> None:

@@ -158,13 +158,13 @@ def test_a_kill_at_any_system_call_leaves_a_whole_checkpoint(tmp_path: Path, mon
     assert kills > 15
 
 
-def test_a_full_disk_is_a_storage_error_and_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), StorageError("No space left for weights")])
+def test_a_full_disk_is_a_storage_error_and_leaves_the_old_checkpoint(tmp_path: Path, error: Exception) -> None:
     commit(tmp_path, 1)
 
-    def full(_: Path) -> None:
-        raise OSError(28, "No space left on device")
+    def full(folder: Path) -> None:
+        (folder / ckpt.RAW).write_bytes(b"as far as it went")
+        raise error
 
     with pytest.raises(StorageError, match="No space left"):
         ckpt.commit(tmp_path, 2, 2, full)
