@@ -168,8 +168,8 @@ def test_a_full_disk_is_a_storage_error_and_leaves_the_old_checkpoint(tmp_path: 
 
     with pytest.raises(StorageError, match="No space left"):
         ckpt.commit(tmp_path, 2, 2, full)
-    assert newest(tmp_path) == (1, [])
     assert not list((tmp_path / "checkpoints").glob("*.tmp-*"))
+    assert newest(tmp_path) == (1, [])
 
 
 def test_a_run_directory_has_one_writer(tmp_path: Path) -> None:
