@@ -202,7 +202,8 @@ def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def is_agent(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
-        return "Agent" in process.name()
+        words = [process.name(), *process.cmdline()]  # the name alone is cut off at 15 characters
+        return any(agent in word for agent in ("Agent", "RuntimeEnv", "agent.py") for word in words)
     return False
 
 
