@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     except RuntimeError as error:
         if "RANK" not in os.environ or not any(words in str(error) for words in _LOST):
             raise
-        print(f"{name}: lost another rank, whose own message says why", file=sys.stderr, flush=True)
+        print(f"{name}: lost another rank; its own message or torchrun says why", file=sys.stderr, flush=True)
         return ExitCode.STOPPED
     except OSError as error:
         if error.errno not in _STORAGE_ERRORS:
