@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from schemas.errors import StorageError, UserError
+from schemas.record import canonical_json
 from training.models.config import PixArtConfig
 from training.models.pixart import PixArt
 from training.weights import load_model, load_weights, save_weights
@@ -38,7 +39,7 @@ def test_the_file_is_plain_safetensors_that_says_what_it_is(tmp_path: Path, stat
     save_weights(tmp_path / "w.safetensors", state, CONFIG, METADATA)
     with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
         (header,) = file.metadata().values()
-    assert json.loads(header) == {"config": dataclasses.asdict(CONFIG), "metadata": METADATA}
+    assert header == canonical_json({"config": dataclasses.asdict(CONFIG), "metadata": METADATA})
 
 
 def test_the_same_weights_are_the_same_bytes(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -102,9 +103,9 @@ def test_a_missing_damaged_or_foreign_file_is_told_in_one_line(tmp_path: Path, s
 
 
 def test_a_configuration_with_an_unknown_option_is_refused(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
-    header = {"config": {**dataclasses.asdict(CONFIG), "qk_norm": True}, "metadata": METADATA}
+    header = {"config": {**dataclasses.asdict(CONFIG), "window": 7}, "metadata": METADATA}
     save_file(dict(state), tmp_path / "w.safetensors", {"latentmill": json.dumps(header)})
-    with pytest.raises(UserError, match="qk_norm"):
+    with pytest.raises(UserError, match="window"):
         load_weights(tmp_path / "w.safetensors")
 
 

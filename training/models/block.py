@@ -21,21 +21,44 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Every picture token attends to every picture token."""
+    """Every picture token attends to every picture token.
 
-    def __init__(self, hidden: int, heads: int) -> None:
+    With `qk_norm`, queries and keys pass a LayerNorm over the whole width before they are split into heads. With
+    `compression` R > 1, each R × R square of tokens is one key and one value, by a strided depthwise convolution that
+    starts as the mean, and a LayerNorm (PixArt-Σ, section 3.3); keys and values share both.
+    """
+
+    def __init__(self, hidden: int, heads: int, qk_norm: bool = False, compression: int = 1) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.compression = heads, compression
         self.qkv = nn.Linear(hidden, 3 * hidden)
         self.proj = nn.Linear(hidden, hidden)
+        self.q_norm = nn.LayerNorm(hidden) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(hidden) if qk_norm else nn.Identity()
+        if compression > 1:
+            self.sr = nn.Conv2d(hidden, hidden, compression, stride=compression, groups=hidden)
+            self.norm = nn.LayerNorm(hidden)
+            nn.init.constant_(self.sr.weight, compression**-2)
+            nn.init.zeros_(self.sr.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] to [B, N, D]."""
+    def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        """[B, rows * columns, D] to the same shape. Raises `ValueError` for a grid that does not compress evenly."""
         batch, tokens, hidden = x.shape
-        query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
+        if self.compression > 1:
+            key, value = self._compress(key, rows, columns), self._compress(value, rows, columns)
+        query, key = self.q_norm(query), self.k_norm(key)
+        query, key, value = (split_heads(part, self.heads) for part in (query, key, value))
         attended = self_attention(query, key, value).transpose(1, 2).reshape(batch, tokens, hidden)
         out: Tensor = self.proj(attended)
         return out
+
+    def _compress(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        if rows % self.compression or columns % self.compression:
+            raise ValueError(f"{rows} x {columns} tokens do not divide into squares of {self.compression} a side")
+        grid = self.sr(x.transpose(1, 2).reshape(len(x), -1, rows, columns))
+        compressed: Tensor = self.norm(grid.flatten(2).transpose(1, 2))
+        return compressed
 
 
 class CrossAttention(nn.Module):
@@ -65,17 +88,17 @@ class PixArtBlock(nn.Module):
     Cross-attention has neither norm, modulation nor gate; its output layer starts at zero instead.
     """
 
-    def __init__(self, hidden: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(self, hidden: int, heads: int, mlp_ratio: float, qk_norm: bool = False, compression: int = 1) -> None:
         super().__init__()
-        self.attn = SelfAttention(hidden, heads)
+        self.attn = SelfAttention(hidden, heads, qk_norm, compression)
         self.cross_attn = CrossAttention(hidden, heads)
         self.mlp = Mlp(hidden, int(hidden * mlp_ratio), hidden)
         self.scale_shift_table = nn.Parameter(torch.empty(6, hidden))
 
-    def forward(self, x: Tensor, text: Tensor, key_bias: Tensor, modulation: Tensor) -> Tensor:
-        """x [B, N, D], text [B, L, D], key_bias [B, 1, 1, L], modulation [B, 6, D] to [B, N, D]."""
+    def forward(self, x: Tensor, text: Tensor, key_bias: Tensor, modulation: Tensor, rows: int, columns: int) -> Tensor:
+        """x [B, rows * columns, D], text [B, L, D], key_bias [B, 1, 1, L], modulation [B, 6, D] to the shape of x."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).chunk(6, dim=1)
-        x = x + gate1 * self.attn(modulated_norm(x, shift1, scale1))
+        x = x + gate1 * self.attn(modulated_norm(x, shift1, scale1), rows, columns)
         x = x + self.cross_attn(x, text, key_bias)
         return x + gate2 * self.mlp(modulated_norm(x, shift2, scale2))
 

@@ -1,9 +1,12 @@
-"""The size and the options of a PixArt model."""
+"""The sizes and the options of the models: PixArt, and the class-conditional DiT that it is made from."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from schemas.errors import UserError
+
+MODULATIONS: Final = ("single", "per-block")
+NULL_CAPTIONS: Final = ("empty-string", "buffer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,11 @@ class PixArtConfig:
     micro_conditions: bool = False  # condition on original size and aspect ratio (the released 1024 px model)
     position_base: int = 16  # tokens a side at the training resolution: 16, 32, 64
     position_scale: float = 1.0  # divides the coordinates: 1 at 256 and 512 px, 2 at 1024 px
+    modulation: str = "single"  # adaLN-single; per-block: the baseline of the paper's ablation, see `PixArt`
+    null_caption: str = "empty-string"  # buffer: the released code's random constant is part of the state, see `PixArt`
+    qk_norm: bool = False  # LayerNorm over the whole width of queries and keys in self-attention
+    compressed_layers: tuple[int, ...] = ()  # blocks with compressed keys and values; PixArt-Σ: 14 to 27
+    compression: int = 2  # tokens a side that become one key and one value there
 
     def __post_init__(self) -> None:
         if self.hidden % self.heads:
@@ -38,6 +46,20 @@ class PixArtConfig:
         smallest = min(self.depth, self.hidden, self.patch, self.in_channels, self.caption_channels, self.position_base)
         if smallest < 1 or self.mlp_ratio <= 0 or self.position_scale <= 0:
             raise UserError(f"PixArt: every size must be positive, found {self}.")
+        if self.modulation not in MODULATIONS:
+            raise UserError(f"PixArt: modulation {self.modulation!r} is unknown. Use one of {', '.join(MODULATIONS)}.")
+        if self.null_caption not in NULL_CAPTIONS:
+            raise UserError(
+                f"PixArt: null caption {self.null_caption!r} is unknown. Use one of {', '.join(NULL_CAPTIONS)}."
+            )
+        layers = self.compressed_layers
+        if sorted(set(layers)) != list(layers) or any(not 0 <= layer < self.depth for layer in layers):
+            raise UserError(
+                f"PixArt: compressed layers {list(layers)} are not ascending numbers of the blocks 0 to "
+                f"{self.depth - 1}. Name such blocks."
+            )
+        if self.compression < 2:
+            raise UserError(f"PixArt: compression by {self.compression} is none. Use 2 or more.")
 
     @property
     def out_channels(self) -> int:
@@ -53,3 +75,39 @@ PIXART_SIZES: Final[dict[str, PixArtConfig]] = {
     "XL/2": PixArtConfig(depth=28, hidden=1152, heads=16),
 }
 """Depth, width and heads by the names of DiT (Peebles & Xie 2022, Table 1); XL/2 is the paper's PixArt-α."""
+
+
+@dataclass(frozen=True, slots=True)
+class DitConfig:
+    """What a class-conditional DiT is built from. Raises `UserError` for sizes that cannot be."""
+
+    depth: int = 28
+    hidden: int = 1152
+    heads: int = 16
+    patch: int = 2
+    mlp_ratio: float = 4.0
+    in_channels: int = 4
+    classes: int = 1000  # the null class is one more, numbered `classes`
+    learn_sigma: bool = True
+    position_base: int = 16  # tokens a side at the training resolution: 16 at 256 px, 32 at 512 px
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads or self.hidden % 4:
+            raise UserError(
+                f"DiT: width {self.hidden} must be a multiple of 4 and divide into {self.heads} heads. Change either."
+            )
+        smallest = min(self.depth, self.hidden, self.patch, self.in_channels, self.classes, self.position_base)
+        if smallest < 1 or self.mlp_ratio <= 0:
+            raise UserError(f"DiT: every size must be positive, found {self}.")
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output: C of epsilon, and C more of variance where it is learned."""
+        return 2 * self.in_channels if self.learn_sigma else self.in_channels
+
+
+DIT_SIZES: Final[dict[str, DitConfig]] = {
+    name: DitConfig(depth=size.depth, hidden=size.hidden, heads=size.heads, patch=size.patch)
+    for name, size in PIXART_SIZES.items()
+}
+"""The same shapes for stage 1, so that each size of DiT can become the PixArt of that name."""

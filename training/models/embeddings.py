@@ -94,16 +94,38 @@ class Mlp(nn.Module):
 
 
 class CaptionEmbedder(nn.Module):
-    """T5 embeddings to the width of the model, token by token."""
+    """T5 embeddings to the width of the model, token by token.
 
-    def __init__(self, caption_channels: int, hidden: int) -> None:
+    With `null_tokens` it also keeps `y_embedding` [null_tokens, caption_channels], the released code's null caption:
+    a buffer that is drawn once and never trained, and that `forward` does not use.
+    """
+
+    y_embedding: Tensor
+
+    def __init__(self, caption_channels: int, hidden: int, null_tokens: int = 0) -> None:
         super().__init__()
         self.y_proj = Mlp(caption_channels, hidden, hidden)
+        if null_tokens:
+            drawn = torch.randn(null_tokens, caption_channels) / caption_channels**0.5
+            self.register_buffer("y_embedding", drawn)
 
     def forward(self, text: Tensor) -> Tensor:
         """[B, L, caption_channels] to [B, L, D]."""
         projected: Tensor = self.y_proj(text)
         return projected
+
+
+class LabelEmbedder(nn.Module):
+    """A class number to a vector. Row `classes` is the null class of classifier-free guidance."""
+
+    def __init__(self, classes: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(classes + 1, hidden)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """[B] int64 in [0, classes] to [B, D]."""
+        embedded: Tensor = self.embedding_table(labels)
+        return embedded
 
 
 class PatchEmbedder(nn.Module):
@@ -118,3 +140,10 @@ class PatchEmbedder(nn.Module):
         tokens: Tensor = self.proj(latents)
         # Contiguous, because every sum in the residual stream would inherit the transposed layout.
         return tokens.flatten(2).transpose(1, 2).contiguous()
+
+
+def unpatchify(patches: Tensor, rows: int, columns: int, patch: int) -> Tensor:
+    """Tokens [B, rows * columns, patch * patch * C] back to [B, C, rows * patch, columns * patch]."""
+    channels = patches.shape[-1] // patch**2
+    grid = patches.view(-1, rows, columns, patch, patch, channels).permute(0, 5, 1, 3, 2, 4)
+    return grid.reshape(-1, channels, rows * patch, columns * patch)
