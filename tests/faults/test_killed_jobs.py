@@ -178,8 +178,8 @@ def test_two_drivers_on_one_directory_end_with_the_files_of_one(campaign: Campai
 def gone() -> Iterator[Callable[[subprocess.Popen[str]], None]]:
     """Remember every process below a driver, and at the end see that all are gone.
 
-    Of a killed driver's Ray two agents stay that hold nothing of the job: they end by themselves after a minute of
-    asking for a server that is dead too. They are ended here, and are all that may be left.
+    A killed driver's Ray leaves some behind that hold nothing of the job and end by themselves within a minute of asking
+    for a server that is dead too: its two agents, and workers that had not come up yet. Those are ended here.
     """
     found: list[psutil.Process] = []
 
@@ -187,9 +187,9 @@ def gone() -> Iterator[Callable[[subprocess.Popen[str]], None]]:
         found.extend(psutil.Process(process.pid).children(recursive=True))
 
     yield remember
-    agents = [process for process in found if is_agent(process)]
-    _, alive = psutil.wait_procs([process for process in found if process not in agents], timeout=30)
-    for process in [*alive, *agents]:
+    bystanders = [process for process in found if is_bystander(process)]
+    _, alive = psutil.wait_procs([process for process in found if process not in bystanders], timeout=30)
+    for process in [*alive, *bystanders]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     assert found
@@ -200,10 +200,10 @@ def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     return [p for p in psutil.Process(driver.pid).children(recursive=True) if "UnitActor" in " ".join(p.cmdline())]
 
 
-def is_agent(process: psutil.Process) -> bool:
+def is_bystander(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         words = [process.name(), *process.cmdline()]  # the name alone is cut off at 15 characters
-        return any(agent in word for agent in ("Agent", "RuntimeEnv", "agent.py") for word in words)
+        return any(known in word for known in ("Agent", "RuntimeEnv", "agent", "default_worker.py") for word in words)
     return False
 
 

@@ -72,7 +72,7 @@ def test_a_healthy_tar_reads_as_pythons_tarfile_reads_it(entries: list[Entry], f
 
 
 @given(st.data())
-def test_damage_anywhere_is_either_told_or_lies_inside_a_member(data: st.DataObject) -> None:
+def test_damage_anywhere_is_told_or_lies_inside_a_member_or_changes_nothing(data: st.DataObject) -> None:
     healthy = tar_of(ONE, TWO, ("c.jpg", b"z"))
     at = data.draw(st.integers(0, len(healthy) - 1))
     damaged = bytearray(healthy)
@@ -85,7 +85,8 @@ def test_damage_anywhere_is_either_told_or_lies_inside_a_member(data: st.DataObj
     where = [(m.offset, m.offset + m.size) for m in scan(healthy).members]
     intact = [(m.offset, m.offset + m.size) for m in found.members if m.whole]
     in_data_or_padding = any(start <= at < stop + (-stop % BLOCK) for start, stop in where)
-    assert found.fault or in_data_or_padding
+    harmless = found.members == scan(healthy).members  # such as the byte that ends a checksum
+    assert found.fault or in_data_or_padding or harmless
     assert set(intact) <= set(where)
 
 
