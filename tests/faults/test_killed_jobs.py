@@ -178,8 +178,8 @@ def test_two_drivers_on_one_directory_end_with_the_files_of_one(campaign: Campai
 def gone() -> Iterator[Callable[[subprocess.Popen[str]], None]]:
     """Remember every process below a driver, and at the end see that all are gone.
 
-    A killed driver's Ray leaves some behind that hold nothing of the job and end by themselves within a minute of asking
-    for a server that is dead too: its two agents, and workers that had not come up yet. Those are ended here.
+    A killed driver's Ray leaves some behind that hold nothing of the job and end by themselves within a minute or so of
+    asking for a server that is dead too: its two agents, and workers that had not come up yet. Those are ended here.
     """
     found: list[psutil.Process] = []
 
