@@ -86,9 +86,10 @@ def write_features(tmp_path: Path) -> WriteFeatures:
         kept_text = [row for i, row in enumerate(text) if i not in without_text]
         facts = {"scaling_factor": 0.18215, "shift_factor": 0.0, "channels": 4, "downsample": 8}
         _write_dataset(root / "latents", LATENTS_INDEX, kept_latents, ".latent.npy", unit_rows[0], facts)
-        facts = {"dim": dim, "max_tokens": max_tokens, "null_tokens": 1}
+        null = _npy(rng.standard_normal((1, dim)).astype(np.float16))
+        facts = {"dim": dim, "max_tokens": max_tokens, "null_tokens": 1, "null_digest": xxhash.xxh3_128_hexdigest(null)}
         _write_dataset(root / "text", TEXT_INDEX, kept_text, ".text.npy", unit_rows[1], facts)
-        (root / "text" / NULL_TEXT_FILE).write_bytes(_npy(rng.standard_normal((1, dim)).astype(np.float16)))
+        (root / "text" / NULL_TEXT_FILE).write_bytes(null)
         return Features(root / "latents", root / "text", names)
 
     return write

@@ -5,6 +5,7 @@ nested SVG without a fixed aspect ratio. Colours come from the page's style shee
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -217,9 +218,9 @@ def _top(value: float) -> float:
 
 def _ticks(low: float, high: float, about: int) -> list[float]:
     """Round values in [low, high], about as many as asked for: steps of 1, 2 or 5 times a power of ten."""
-    if high <= low:
-        return [low]
     rough = (high - low) / about
+    if rough < sys.float_info.min:  # nothing between them that a label could tell apart
+        return [low]
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.7)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -170,7 +170,7 @@ def _read_null_text(text: Dataset, dim: int) -> NDArray[np.float16]:
     except OSError as error:
         raise DatasetError(f"{where}: cannot be read ({error.strerror or error}). {mend}") from None
     expected = text.info.facts.get("null_digest")
-    if expected is not None and xxhash.xxh3_128_hexdigest(content) != expected:
+    if xxhash.xxh3_128_hexdigest(content) != expected:
         raise DatasetError(f"{where}: not the null embedding that dataset.json names, damaged or another T5's. {mend}")
     null_text = parse_npy(content, where)
     if null_text.ndim != 2 or null_text.shape[1] != dim or not len(null_text) or null_text.dtype != np.float16:
