@@ -14,7 +14,7 @@ from torch import Tensor
 
 from schemas.errors import SchemaError, StorageError, UserError
 from schemas.record import canonical_json, from_json
-from training.models.config import PixArtConfig
+from training.models.config import DitConfig, PixArtConfig
 from training.models.pixart import PixArt
 
 EMA_WEIGHTS: Final = "weights/ema.safetensors"
@@ -26,6 +26,7 @@ METADATA_KEYS: Final = ("images_seen", "kind", "vae_scaling_factor", "vae_shift_
 that the model was trained on: it works on (posterior - shift) * scaling."""
 
 _HEADER: Final = "latentmill"
+_DIT_HEADER: Final = "latentmill-dit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,19 @@ class _Header:
     metadata: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _DitHeader:
+    """The same for the class-conditional DiT of stage 1, under `_DIT_HEADER`."""
+
+    config: DitConfig
+    metadata: dict[str, str]
+
+
 def save_weights(
-    path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], config: PixArtConfig, metadata: Mapping[str, str]
+    path: str | os.PathLike[str],
+    state_dict: Mapping[str, Tensor],
+    config: PixArtConfig | DitConfig,
+    metadata: Mapping[str, str],
 ) -> None:
     """Write the tensors, the configuration and `metadata` (all of `METADATA_KEYS`) to `path`, whole or not at all.
 
@@ -52,9 +64,11 @@ def save_weights(
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    name = _DIT_HEADER if isinstance(config, DitConfig) else _HEADER
+    header = canonical_json({"config": dataclasses.asdict(config), "metadata": dict(metadata)})
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, {_HEADER: canonical_json(dataclasses.asdict(_Header(config, dict(metadata))))})
+        save_file(tensors, partial, {name: header})
         _sync(partial)
         os.replace(partial, target)
         _sync(target.parent)
@@ -67,27 +81,57 @@ def save_weights(
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[PixArtConfig, dict[str, Tensor], dict[str, str]]:
-    """Configuration, tensors (on the CPU) and metadata of a weights file.
+    """Configuration, tensors (on the CPU) and metadata of a PixArt's weights file.
 
-    Raises `UserError` if there is none, it is damaged, or it is no weights file of this trainer.
+    Raises `UserError` if there is none, it is damaged, or it is no such file of this trainer.
     """
+    facts, tensors = _read(path)
+    if _HEADER not in facts and _DIT_HEADER in facts:
+        raise UserError(
+            f"{path}: holds a class-conditional DiT, not a PixArt. Make a PixArt of it with "
+            f"`python -m pipelines.convert --reparameterise`."
+        )
+    header = from_json(_Header, _header(path, facts, _HEADER), f"{path}: metadata")
+    _check_metadata(path, header.metadata)
+    return header.config, tensors, header.metadata
+
+
+def load_dit_weights(path: str | os.PathLike[str]) -> tuple[DitConfig, dict[str, Tensor], dict[str, str]]:
+    """`load_weights` for a class-conditional DiT."""
+    facts, tensors = _read(path)
+    header = from_json(_DitHeader, _header(path, facts, _DIT_HEADER), f"{path}: metadata")
+    _check_metadata(path, header.metadata)
+    return header.config, tensors, header.metadata
+
+
+def holds_dit(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a class-conditional DiT's weights file. Raises `UserError` if it is no readable safetensors."""
+    return _DIT_HEADER in _read(path, with_tensors=False)[0]
+
+
+def _read(path: str | os.PathLike[str], with_tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such weights file. Check the path, or wait for the run's first export.")
     try:
         with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get(_HEADER)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, safe_open is no mapping
+            names = list(file.keys()) if with_tensors else []
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path}: not a readable safetensors file ({_one_line(error)}). Copy or export it again."
         ) from None
-    if found is None:
+
+
+def _header(path: str | os.PathLike[str], facts: Mapping[str, str], name: str) -> str:
+    if name not in facts:
         raise UserError(f"{path}: no weights file of this trainer, by its metadata. Use the file that a run exported.")
-    header = from_json(_Header, found, f"{path}: metadata")
-    missing = [key for key in METADATA_KEYS if key not in header.metadata]
+    return facts[name]
+
+
+def _check_metadata(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+    missing = [key for key in METADATA_KEYS if key not in metadata]
     if missing:
         raise SchemaError(f"{path}: its metadata lacks {', '.join(missing)}. Use the file that a run exported.")
-    return header.config, tensors, header.metadata
 
 
 def load_model(path: str | os.PathLike[str], device: torch.device) -> tuple[PixArt, dict[str, str]]:

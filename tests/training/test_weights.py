@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from schemas.errors import StorageError, UserError
 from schemas.record import canonical_json
-from training.models.config import PixArtConfig
+from training.models.config import DitConfig, PixArtConfig
+from training.models.dit import DiT
 from training.models.pixart import PixArt
-from training.weights import load_model, load_weights, save_weights
+from training.weights import holds_dit, load_dit_weights, load_model, load_weights, save_weights
 
 CONFIG = PixArtConfig(depth=1, hidden=48, heads=4, caption_channels=20, position_scale=2.0)
 METADATA = {"images_seen": "1024", "kind": "ema", "vae_scaling_factor": "0.18215", "vae_shift_factor": "0.0"}
@@ -117,3 +118,22 @@ def test_a_file_whose_metadata_lacks_what_sampling_needs_is_refused(
     save_file(dict(state), tmp_path / "w.safetensors", {"latentmill": json.dumps(header)})
     with pytest.raises(UserError, match="its metadata lacks vae_shift_factor"):
         load_weights(tmp_path / "w.safetensors")
+
+
+def test_the_weights_of_a_dit_come_back_and_are_never_taken_for_a_pixart(
+    tmp_path: Path, state: dict[str, torch.Tensor]
+) -> None:
+    config = DitConfig(depth=1, hidden=48, heads=4, classes=3)
+    dit, pixart = tmp_path / "dit.safetensors", tmp_path / "pixart.safetensors"
+    tensors = DiT(config).state_dict()
+    save_weights(dit, tensors, config, METADATA)
+    save_weights(pixart, state, CONFIG, METADATA)
+    found, read, metadata = load_dit_weights(dit)
+    assert (found, metadata) == (config, METADATA)
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    assert holds_dit(dit)
+    assert not holds_dit(pixart)
+    with pytest.raises(UserError, match="holds a class-conditional DiT"):
+        load_weights(dit)
+    with pytest.raises(UserError, match="no weights file"):
+        load_dit_weights(pixart)
