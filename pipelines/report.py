@@ -45,12 +45,19 @@ def main(arguments: Sequence[str]) -> int:
     report = collect(inputs)
     page, record = render_html(report), render_json(report)
     target = Target(str(out.parent))
-    target.write_text(out.name, page)
-    target.write_text(out.with_suffix(".json").name, record)
-    print(f"{out}: {len(page.encode()) / 1e6:.2f} MB, and {out.with_suffix('.json').name} beside it")
+    if _reads(out, page) and _reads(out.with_suffix(".json"), record):
+        print(f"nothing to do: {out} says just this already")
+    else:
+        target.write_text(out.name, page)
+        target.write_text(out.with_suffix(".json").name, record)
+        print(f"{out}: {len(page.encode()) / 1e6:.2f} MB, and {out.with_suffix('.json').name} beside it")
     for line in _summary(report):
         print(line)
     return ExitCode.OK
+
+
+def _reads(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def _parser() -> argparse.ArgumentParser:

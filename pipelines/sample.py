@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.command import parser, run
+from pipelines.sample_record import is_current, stamp, write_record
 from schemas.errors import ExitCode, StorageError, UserError
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ def main(arguments: Sequence[str]) -> int:
             f"--steps {options.steps}: more than the schedule can be cut into. Use at most {TIMESTEPS - 1}."
         )
     device, weights = _device(options.device), _weights_file(options)
+    settings = _settings(options, prompts, weights, device)
+    if is_current(options.out, settings):
+        print(f"nothing to do: the {len(prompts)} pictures in {options.out} are of these prompts, weights and settings")
+        return ExitCode.OK
     model, metadata = load_model(weights, device)
     decoder = LatentDecoder(options.vae)
     scaling, shift = float(metadata["vae_scaling_factor"]), float(metadata["vae_shift_factor"])
@@ -61,9 +66,17 @@ def main(arguments: Sequence[str]) -> int:
     latents = _latents(model, batches, null, size, options, decoder.cell)
     del model
     _write(options, prompts, decoder.to(device)(latents, scaling, shift))
+    write_record(options.out, settings)
     print(f"{len(prompts)} pictures of {size.height_px}x{size.width_px} px in {options.out}, together in grid.png")
     print(f"weights: {weights} ({metadata['kind']}, after {metadata['images_seen']} images), on {device}")
     return ExitCode.OK
+
+
+def _settings(options: argparse.Namespace, prompts: list[str], weights: Path, device: "torch.device") -> dict[str, Any]:
+    """All that decides how the pictures look."""
+    chosen = {name: getattr(options, name) for name in ("steps", "guidance", "size", "seed", "batch")}
+    models = {"weights": stamp(weights), "t5": stamp(options.t5), "vae": stamp(options.vae)}
+    return {"prompts": prompts, "device": device.type, **chosen, **models}
 
 
 def _parser() -> argparse.ArgumentParser:

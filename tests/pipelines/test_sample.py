@@ -99,7 +99,7 @@ def pixels(path: Path) -> np.ndarray:
 
 def test_a_run_gives_one_picture_a_prompt_and_a_grid(sample: Sample, capsys: pytest.CaptureFixture[str]) -> None:
     out = sample("--prompts", "a red fox", "a harbour in snow", "")
-    assert sorted(p.name for p in out.iterdir()) == ["0000.png", "0001.png", "0002.png", "grid.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["0000.png", "0001.png", "0002.png", "grid.png", "samples.json"]
     assert pixels(out / "0000.png").shape == (16, 16, 3)
     whole = pixels(out / "grid.png")
     assert whole.shape == (32, 32, 3)
@@ -126,6 +126,28 @@ def test_pictures_repeat_and_do_not_depend_on_the_batch(sample: Sample) -> None:
             assert np.abs(difference).max() <= 1
     seeded = sample(*prompts, "--seed", "7")
     assert not np.array_equal(pixels(seeded / "0000.png"), pixels(first / "0000.png"))
+
+
+def test_the_same_command_again_has_nothing_to_do_until_something_changes(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pictures"
+    line = ["--run", str(world / "run"), "--t5", str(world / "t5"), "--vae", str(world / "vae"), "--out", str(out)]
+    line += ["--device", "cpu", "--steps", "2", "--prompts", "a fox"]
+
+    def says_nothing_to_do(*more: str) -> bool:
+        capsys.readouterr()
+        assert main([*line, *more]) == ExitCode.OK
+        return "nothing to do" in capsys.readouterr().out
+
+    assert not says_nothing_to_do()
+    before = (out / "0000.png").stat().st_mtime_ns
+    assert says_nothing_to_do()
+    assert (out / "0000.png").stat().st_mtime_ns == before
+    assert not says_nothing_to_do("--seed", "9")
+    (out / "0000.png").unlink()
+    assert not says_nothing_to_do("--seed", "9")
+    assert says_nothing_to_do("--seed", "9")
 
 
 def test_ema_weights_are_used_unless_the_raw_ones_are_asked_for(sample: Sample, world: Path) -> None:
