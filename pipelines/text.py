@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         max_tokens=options.max_tokens,
         batch_tokens=options.batch_tokens,
         compute=compute,
+        codec=options.codec,
     )
     shards = sorted({entry.shard for entry in captions.entries})
     source = f"captions:{captions.info.dataset_id}:{options.column}"
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    command = parser("text", "Embed the captions of a captions dataset with a T5 encoder: true tokens only, float16.")
+    command = parser("text", "Embed the captions of a captions dataset with a T5 encoder: true tokens only.")
     group = command.add_argument_group("what is read and written")
     group.add_argument("--captions", required=True, metavar="DIR", help="a finished captions dataset")
     group.add_argument("--out", required=True, metavar="DIR", help="the text dataset, new or to go on with")
@@ -79,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     model.add_argument(
         "--cpu-threads", type=int, default=1, metavar="N", help="threads of the model on a CPU (default 1)"
+    )
+    model.add_argument(
+        "--codec",
+        choices=("fp16", "int8"),
+        default="fp16",
+        help="int8: half the bytes, a scale for every 128 channels; its error goes into the ledger (default fp16)",
     )
     device = command.add_argument_group("where the model runs")
     device.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu or cuda (default cpu)")

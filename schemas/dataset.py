@@ -136,4 +136,5 @@ class LedgerEntry:
     counts: dict[str, int]  # stage-specific tallies that add up over units, such as caption statuses
     outputs: tuple[OutputFile, ...]
     run: RunFacts
+    measures: dict[str, float] = field(default_factory=dict)  # figures that do not add up, such as a codec's error
     layout_version: int = LAYOUT_VERSION

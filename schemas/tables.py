@@ -102,7 +102,7 @@ LATENTS_INDEX: Final = TableSchema(
 
 TEXT_INDEX: Final = TableSchema(
     "text",
-    1,
+    2,
     (
         *_FEATURE_INDEX,
         Column("tokens", pa.int32(), "true length N of the embedding, the end token included"),
@@ -110,7 +110,8 @@ TEXT_INDEX: Final = TableSchema(
         Column("caption_xxh64", pa.uint64(), "xxh64 of the caption's UTF-8 bytes"),
     ),
 )
-"""The member is `KEY.text.npy`, float16 [N, D]: T5 encoder output of the true tokens, no padding."""
+"""The member is `KEY.text.npy`: T5 encoder output of the true tokens, no padding. By the codec that dataset.json names,
+float16 [N, D] (fp16) or int8 records with scales (int8); `schemas.embedding` reads both. Version 1 had fp16 alone."""
 
 SHARD_INDEX: Final = TableSchema(
     "shard_index",

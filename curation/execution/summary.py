@@ -27,6 +27,7 @@ class JobSummary:
     rows_kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    measures: dict[str, tuple[float, float]] = field(default_factory=dict)  # least and largest of a unit
     phases: dict[str, float] = field(default_factory=dict)
     due: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
@@ -43,6 +44,9 @@ class JobSummary:
         self.rejected.update(entry.rejected)
         self.counts.update(entry.counts)
         self.outputs_bytes += sum(output.bytes for output in entry.outputs)
+        for name, value in entry.measures.items():
+            low, high = self.measures.get(name, (value, value))
+            self.measures[name] = min(low, value), max(high, value)
         for name, seconds in entry.run.phases.items():
             self.phases[name] = self.phases.get(name, 0.0) + seconds
 
@@ -94,6 +98,7 @@ class JobSummary:
         lines.append(("rows", f"{self.rows_in:,} in = {self.rows_kept:,} kept + {self.rows_rejected:,} rejected"))
         lines += [(f"  {reason}", f"{n:,}") for reason, n in self.rejected.most_common()]
         lines += [(name, f"{n:,}") for name, n in sorted(self.counts.items())]
+        lines += [(name, f"{low:.6g} to {high:.6g} over units") for name, (low, high) in sorted(self.measures.items())]
         rate = f", {self.rows_in / self.seconds:,.1f} rows/s" if self.seconds else ""
         lines.append(("time", f"{self.seconds:,.1f} s{rate}"))
         if self.limited_by:

@@ -186,6 +186,13 @@ class LatentsWorker:
         for batch in waiting.values():
             self._encode(batch, out, clock)
 
+    def encode_alone(self, read: DecodedSample) -> tuple[dict[str, Any], npt.NDArray[np.float16] | None]:
+        """The columns of the index that tell of the picture, and its posterior [2, C, h, w], as `process` makes them;
+        None if float16 cannot hold it."""
+        picture = self._prepare(read)
+        pixels = np.stack([picture.pixels] * self._stage.batch_size)
+        return _index_columns(picture), to_float16(self._encoder.encode(pixels)[0])
+
     def close(self) -> None:
         """Give back the model."""
         self._encoder.close()

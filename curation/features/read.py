@@ -1,6 +1,5 @@
 """Read features back by their index: for checking and reporting. Training has a reader of its own."""
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import xxhash
 
+from curation.features.storage import parse_member
 from schemas.dataset import LedgerEntry, index_path, tar_path
+from schemas.embedding import decode_embedding
 from schemas.errors import DatasetError
 from schemas.reading import Dataset
 from schemas.tables import LATENTS_INDEX, TEXT_INDEX
@@ -20,7 +21,7 @@ _SCHEMAS = {schema.kind: schema for schema in (LATENTS_INDEX, TEXT_INDEX)}
 def read_features(dataset: Dataset, entry: LedgerEntry) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.float16]]]:
     """Each (row of the index, array) of the unit of `entry`, in order, with the digest of the bytes checked.
 
-    The array is [2, C, h, w] of a latents dataset and [N, D] of a text dataset. Raises `DatasetError` where the tar
+    The array is [2, C, h, w] of a latents dataset and [N, D] of a text dataset, whichever its codec. Raises `DatasetError` where the tar
     does not hold what the index says.
     """
     schema = _SCHEMAS[dataset.info.kind]
@@ -37,4 +38,5 @@ def read_features(dataset: Dataset, entry: LedgerEntry) -> Iterator[tuple[dict[s
                     f"{dataset.url}/{tar_path(entry.unit)}: the bytes of {row['key']} are not what the index says. "
                     f"Remove this file and run pipelines.{dataset.info.stage} again."
                 )
-            yield row, np.load(io.BytesIO(content), allow_pickle=False)
+            where = f"{dataset.url}/{tar_path(entry.unit)}: {row['key']}"
+            yield row, decode_embedding(parse_member(content, where), where)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import xxhash
 
 from curation.shards.sinks import TarSink
+from schemas.errors import SchemaError
 
 
 def to_float16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16] | None:
@@ -24,7 +25,16 @@ def npy_bytes(array: npt.NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def store(sink: TarSink, key: str, extension: str, array: npt.NDArray[np.float16]) -> dict[str, int]:
+def parse_member(content: bytes, where: str) -> npt.NDArray[Any]:
+    """The array of an .npy member. Raises `SchemaError`, naming `where`, if it is none or not whole."""
+    try:
+        array: npt.NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError) as error:
+        raise SchemaError(f"{where}: no whole .npy ({error})") from None
+    return array
+
+
+def store(sink: TarSink, key: str, extension: str, array: npt.NDArray[Any]) -> dict[str, int]:
     """Append `array` as the member `key.extension`; the columns of the index that say where it is."""
     content = npy_bytes(array)
     offset, size = sink.add(key, extension, content)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 import fsspec
-import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import xxhash
@@ -14,9 +13,10 @@ import xxhash
 from curation.checkpoints import Checkpoint
 from curation.execution.clock import PhaseClock
 from curation.execution.stage import StageSpec, Unit
+from curation.features.codec import CODECS, INT8_GROUP, Codec, CodecError, encode
 from curation.features.compute import Compute
 from curation.features.null_text import NullText, embed_null, stored_null, write_null
-from curation.features.storage import store, to_float16
+from curation.features.storage import store
 from curation.features.t5 import TextEncoder, Tokens, batches_by_length
 from curation.refusal import Refusal
 from curation.shards.sinks import TableSink, TarSink
@@ -31,14 +31,14 @@ EXTENSION: Final = "text.npy"
 
 CaptionColumn: TypeAlias = Literal["caption", "raw_caption", "generated"]
 
-_STAGE_VERSION: Final = 1
+_STAGE_VERSION: Final = 2
 _WINDOW_ROWS: Final = 512
 """Rows that are sorted by length together; their embeddings are in memory at once. Changes batches, and so bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextStage:
-    """Embeds `column` of a captions dataset with the encoder of the T5 `checkpoint`, `dim` wide.
+    """Embeds `column` of a captions dataset with the encoder of the T5 `checkpoint`, `dim` wide, stored by `codec`.
 
     `batch_tokens` bounds a padded batch and is part of the fingerprint: a batch's shape may move the last bits. Within
     that, batches follow from the unit's captions alone. `null` is the embedding of the empty string; the stage can
@@ -52,9 +52,12 @@ class TextStage:
     max_tokens: int = 120
     batch_tokens: int = 4096
     compute: Compute = Compute()  # noqa: RUF009 - frozen
+    codec: Codec = "fp16"
     null: NullText | None = None
 
     def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise UserError(f"--codec {self.codec}: unknown; choose from {', '.join(CODECS)}.")
         if self.max_tokens < 2:
             raise UserError(f"--max-tokens {self.max_tokens}: must be at least 2, one word and the end token.")
         if self.batch_tokens < 1:
@@ -73,6 +76,7 @@ class TextStage:
                 "column": self.column,
                 "max_tokens": self.max_tokens,
                 "batch_tokens": self.batch_tokens,
+                "codec": self.codec if self.codec == "fp16" else f"{self.codec}:{INT8_GROUP}",
                 **self.compute.config,
             },
             facts={
@@ -80,6 +84,7 @@ class TextStage:
                 "max_tokens": self.max_tokens,
                 "column": self.column,
                 "dtype": "float16",
+                "codec": self.codec,
                 **null,
             },
         )
@@ -104,7 +109,7 @@ class TextStage:
 class _Embedded:
     text: str
     tokens: Tokens
-    embedding: npt.NDArray[np.float16] | None  # [N, D]; None if float16 cannot hold it
+    stored: npt.NDArray[Any] | None  # what the codec makes of the embedding; None if float16 cannot hold it
 
 
 class TextWorker:
@@ -117,37 +122,44 @@ class TextWorker:
         """Embed the unit."""
         tar = writer.tar(tar_path(unit.name))
         index = writer.table(index_path(unit.name), TEXT_INDEX)
+        error = CodecError()
         with clock.phase("read"):
             rows = _read_captions(unit.url, self._stage.column)
         for start in range(0, len(rows), _WINDOW_ROWS):
             window = rows[start : start + _WINDOW_ROWS]
             texts = [_text_of(row, self._stage.column) for row in window]
-            embedded = iter(self._embed([t for t in texts if not isinstance(t, Refusal)], clock))
+            embedded = iter(self._embed([t for t in texts if not isinstance(t, Refusal)], error, clock))
             with clock.phase("write"):
                 for row, text in zip(window, texts, strict=True):
                     if isinstance(text, Refusal):
                         writer.reject(row["key"], text.reason, text.detail)
                     else:
                         _write(row, next(embedded), tar, index, writer)
+        for name, value in error.figures.items():
+            writer.measure(name, value)
 
     def close(self) -> None:
         """Give back the model."""
         self._encoder.close()
 
-    def _embed(self, texts: Sequence[str], clock: PhaseClock) -> list[_Embedded]:
-        """Each text embedded, in order."""
+    def _embed(self, texts: Sequence[str], error: CodecError, clock: PhaseClock) -> list[_Embedded]:
+        """Each text embedded, in order; what storing it costs goes to `error`."""
         with clock.phase("tokenise"):
             tokens = self._encoder.tokens(texts, self._stage.max_tokens)
-        values: dict[int, npt.NDArray[np.float16] | None] = {}
+        stored: dict[int, npt.NDArray[Any] | None] = {}
         for batch in batches_by_length([len(t) for t in tokens], self._stage.batch_tokens):
             with clock.phase("model"):
                 encoded = self._encoder.encode([tokens[i] for i in batch])
-            values |= {i: to_float16(value) for i, value in zip(batch, encoded, strict=True)}
-        return [_Embedded(text, tokens[i], values[i]) for i, text in enumerate(texts)]
+            with clock.phase("codec"):
+                for i, values in zip(batch, encoded, strict=True):
+                    stored[i] = packed = encode(values, self._stage.codec)
+                    if packed is not None:
+                        error.add(values, packed)
+        return [_Embedded(text, tokens[i], stored[i]) for i, text in enumerate(texts)]
 
 
 def _write(row: dict[str, Any], made: _Embedded, tar: TarSink, index: TableSink, writer: UnitWriter) -> None:
-    if made.embedding is None:
+    if made.stored is None:
         writer.reject(row["key"], RejectReason.NON_FINITE, "its embedding is not finite in float16")
         return
     index.write(
@@ -155,7 +167,7 @@ def _write(row: dict[str, Any], made: _Embedded, tar: TarSink, index: TableSink,
             {
                 "key": row["key"],
                 "shard": row["shard"],
-                **store(tar, row["key"], EXTENSION, made.embedding),
+                **store(tar, row["key"], EXTENSION, made.stored),
                 "tokens": len(made.tokens),
                 "truncated": made.tokens.truncated,
                 "caption_xxh64": xxhash.xxh64_intdigest(made.text.encode()),

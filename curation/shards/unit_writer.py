@@ -31,6 +31,7 @@ class UnitWriter:
         self._kept = 0
         self._rejected: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
+        self._measures: dict[str, float] = {}
         self._reject_rows: list[dict[str, str]] = []
 
     def __enter__(self) -> Self:
@@ -80,6 +81,10 @@ class UnitWriter:
         """Add to a tally of the ledger entry."""
         self._counts[name] += amount
 
+    def measure(self, name: str, value: float) -> None:
+        """Set a figure of the ledger entry that does not add up over units."""
+        self._measures[name] = value
+
     def commit(self, fingerprint: str, inputs: Sequence[InputIdentity], run: RunFacts) -> LedgerEntry:
         """Publish everything, the ledger entry last. Raises `ConservationError` if rows do not add up."""
         self._check_conservation()
@@ -99,6 +104,7 @@ class UnitWriter:
             counts=dict(sorted(self._counts.items())),
             outputs=tuple(sorted(outputs, key=lambda output: output.path)),
             run=run,
+            measures=dict(sorted(self._measures.items())),
         )
         self._target.remove(ledger_path(self.unit.name))
         if not self._reject_rows:

@@ -155,6 +155,7 @@ def test_the_null_embedding_is_that_of_the_empty_string_and_dataset_json_names_i
         "max_tokens": 12,
         "column": "caption",
         "dtype": "float16",
+        "codec": "fp16",
         "null_tokens": 1,
         "null_digest": xxhash.xxh3_128(content).hexdigest(),
     }
@@ -273,3 +274,28 @@ def test_a_unit_without_a_usable_caption_is_whole_and_empty(
     summary = run_text(stage, write_captions({"s0": [{"status": "leak"}] * 3}))
     assert (summary.rows_in, summary.rows_kept, dict(summary.rejected)) == (3, 0, {"unusable_caption": 3})
     assert rows_of(stage.target.url) == []
+
+
+def test_int8_is_close_takes_fewer_bytes_and_its_error_is_in_the_ledger(
+    stage: TextStage, write_captions: Any, run_text: RunText, tmp_path: Path
+) -> None:
+    captions = write_captions({"s0": TEXTS[:9], "s1": TEXTS[9:]})
+    whole = rows_of((run_text(stage, captions), stage.target.url)[1])
+    small = replace(stage, codec="int8", target=Target(str(tmp_path / "int8")))
+    assert small.spec.fingerprint != stage.spec.fingerprint
+    summary = run_text(small, captions)
+    assert set(summary.measures) == {"codec_mean_cosine", "codec_relative_l2", "codec_worst_token_l2"}
+    for (row, values), (small_row, packed) in zip(whole, rows_of(small.target.url), strict=True):
+        assert small_row["tokens"] == row["tokens"] == len(packed)
+        assert small_row["bytes"] - 192 < 0.6 * (row["bytes"] - 128)  # without the .npy headers
+        decoded = packed.astype(np.float32)
+        relative = np.linalg.norm(decoded - values, axis=1) / np.linalg.norm(values.astype(np.float32), axis=1)
+        assert relative.max() <= summary.measures["codec_worst_token_l2"][1] + 1e-3 < 0.02
+    for dataset, most in ((stage.target.url, 5e-4), (small.target.url, 0.02)):
+        for entry in open_dataset(dataset, "text").entries:
+            assert 0 < entry.measures["codec_relative_l2"] <= entry.measures["codec_worst_token_l2"] < most
+
+
+def test_an_unknown_codec_is_refused(stage: TextStage) -> None:
+    with pytest.raises(UserError, match="--codec int4"):
+        replace(stage, codec="int4")  # type: ignore[arg-type]
