@@ -1,6 +1,7 @@
 """Fixtures that several rooms share: tiny latents and text data sets, written by the schemas alone."""
 
 import io
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
+from hypothesis import settings
 
 from schemas.dataset import (
     DATASET_FILE,
@@ -32,6 +34,10 @@ from schemas.dataset import (
 from schemas.record import to_json
 from schemas.table import TableSchema
 from schemas.tables import LATENTS_INDEX, TEXT_INDEX
+
+# Tests never assert on time; and what CI tries is the same at every run.
+settings.register_profile("latentmill", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("latentmill")
 
 
 @dataclass(frozen=True, slots=True)
