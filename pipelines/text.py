@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--codec",
         choices=("fp16", "int8"),
         default="fp16",
-        help="int8: half the bytes, a scale for every 128 channels; its error goes into the ledger (default fp16)",
+        help="int8: half the bytes, a scale for every 64 channels; its error goes into the ledger (default fp16)",
     )
     device = command.add_argument_group("where the model runs")
     device.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu or cuda (default cpu)")

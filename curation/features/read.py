@@ -21,8 +21,8 @@ _SCHEMAS = {schema.kind: schema for schema in (LATENTS_INDEX, TEXT_INDEX)}
 def read_features(dataset: Dataset, entry: LedgerEntry) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.float16]]]:
     """Each (row of the index, array) of the unit of `entry`, in order, with the digest of the bytes checked.
 
-    The array is [2, C, h, w] of a latents dataset and [N, D] of a text dataset, whichever its codec. Raises `DatasetError` where the tar
-    does not hold what the index says.
+    The array is [2, C, h, w] of a latents dataset and [N, D] of a text dataset, whichever its codec. Raises
+    `DatasetError` where the tar does not hold what the index says.
     """
     schema = _SCHEMAS[dataset.info.kind]
     with dataset.fs.open(dataset.path(index_path(entry.unit)), "rb") as file:
