@@ -10,6 +10,7 @@ import xxhash
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
+from schemas.embedding import decode_embedding
 from schemas.errors import DatasetError
 from training.data.manifest import Manifest, Places
 from training.data.npy import parse_npy
@@ -30,7 +31,7 @@ class Reader:
         return self._read(self._latents, row, shape)
 
     def text(self, row: int) -> NDArray[np.float16]:
-        """T5 embedding of the caption, true tokens only: float16 [N, D]."""
+        """T5 embedding of the caption, true tokens only: float16 [N, D], whichever codec it is stored by."""
         return self._read(self._text, row, (int(self._manifest.tokens[row]), self._manifest.facts.dim))
 
     def close(self) -> None:
@@ -50,7 +51,7 @@ class Reader:
                 f"{where}: bytes {places.offset[row]}+{places.bytes[row]} of {files.path(row)} are not what its index "
                 f"says (xxh64). The file is damaged: delete it and run pipelines.{places.dataset.info.stage} again."
             )
-        array = parse_npy(content, where)
+        array = decode_embedding(parse_npy(content, where), where)
         if array.shape != shape or array.dtype != np.float16:
             raise DatasetError(f"{where}: {array.dtype} {array.shape}, expected float16 {shape}. Make it again.")
         return array

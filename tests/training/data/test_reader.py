@@ -1,12 +1,15 @@
 import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
+import xxhash
 
+from schemas.embedding import int8_record
 from schemas.errors import DatasetError
 from training.data.manifest import Manifest, open_manifest
 from training.data.npy import parse_npy
@@ -78,6 +81,21 @@ def test_a_data_set_behind_a_url_reads_the_same(manifest: Manifest, write_featur
     for row in range(len(manifest)):
         assert np.array_equal(here.latent(row), there.latent(row))
         assert np.array_equal(here.text(row), there.text(row))
+
+
+def test_text_stored_as_int8_is_read_as_float16(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, dim = 4, manifest.facts.dim
+    stored = np.zeros(manifest.tokens[row], int8_record(dim, 2))
+    stored["levels"], stored["scale"] = np.arange(dim) - 9, (0.5, 0.25)
+    buffer = io.BytesIO()
+    np.save(buffer, stored)
+    content = buffer.getvalue()
+    digests = np.full(len(manifest), xxhash.xxh64_intdigest(content), np.uint64)
+    packed = replace(manifest, text=replace(manifest.text, xxh64=digests))
+    monkeypatch.setattr("training.data.reader._Files.read", lambda self, row: content)
+    text = Reader(packed).text(row)
+    assert (text.dtype, text.shape) == (np.float16, (manifest.tokens[row], dim))
+    assert np.array_equal(text[0], (np.arange(dim) - 9) * np.repeat([0.5, 0.25], dim // 2))
 
 
 def test_parsing_agrees_with_numpy() -> None:
