@@ -39,7 +39,7 @@ class PromptEncoder:
     """The encoder half of a T5 and its tokenizer, loaded from one directory onto `device` as `dtype`."""
 
     def __init__(self, directory: str, device: torch.device, dtype: torch.dtype) -> None:
-        self._tokenizer = _load_tokenizer(directory)
+        self._tokenizer = load_tokenizer(directory)
         try:
             # Loading in the wanted type, not casting afterwards, keeps the layers in fp32 that fp16 would overflow.
             model, found = T5EncoderModel.from_pretrained(directory, dtype=dtype, output_loading_info=True)
@@ -76,7 +76,8 @@ class PromptEncoder:
         )
 
 
-def _load_tokenizer(directory: str) -> Any:
+def load_tokenizer(directory: str) -> Any:
+    """The tokenizer in a T5's directory. Raises `UserError` if there is none, or it is not a T5's."""
     # Without its files the library makes up an empty tokenizer, for which every word is unknown.
     if not any((Path(directory) / name).is_file() for name in _TOKENIZER_FILES):
         raise UserError(
