@@ -2,8 +2,8 @@
 
 Real captions (LLaVA-1.5's of COCO pictures; LAION alt text) through a T5 encoder of the true width, 4096, with random
 weights and two layers. Its tokenizer is trained here on treebank sentences, since T5's own may not be at hand: lengths
-are near T5's, not the same. Random weights end in a plain layer norm, so channels are alike; those of trained ones are not.
-A second set of values has a final layer norm with log-normal weights and 16 channels 30 times as large.
+are near T5's, not the same. Random weights end in a plain layer norm that makes all channels alike, which trained ones
+do not. So there is a second set of values, with log-normal weights there and 16 channels 30 times as large.
 """
 
 import argparse

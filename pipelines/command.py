@@ -55,9 +55,14 @@ def console() -> Console:
 
 
 def add_job_arguments(
-    command: argparse.ArgumentParser, *, unit_rows: int | None = None, workers_hint: str = "worker processes"
+    command: argparse.ArgumentParser,
+    *,
+    unit_rows: int | None = None,
+    workers_hint: str = "worker processes",
+    estimate: bool = False,
 ) -> None:
-    """The arguments of a job over units. `unit_rows` is the default for stages whose shards are sliced."""
+    """The arguments of a job over units. `unit_rows` is the default for stages whose shards are sliced; `estimate`, for
+    stages that can tell how much they will write."""
     group = command.add_argument_group("how it runs (none of this changes what is written)")
     group.add_argument("--workers", type=_positive, default=1, metavar="N", help=f"{workers_hint} (default 1)")
     group.add_argument(
@@ -85,6 +90,8 @@ def add_job_arguments(
             help=f"rows a unit of work, 0 for whole shards (default {unit_rows}, or as the output was laid out)",
         )
     group.add_argument("--dry-run", action="store_true", help="say what would run and why; write nothing")
+    if estimate:
+        group.add_argument("--estimate", action="store_true", help="say how many bytes it will write; write nothing")
     group.add_argument("--summary-json", metavar="FILE", help="also write the final summary here as JSON")
 
 

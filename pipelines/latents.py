@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from pipelines.command import add_job_arguments, finish, job_options, parser, run
 from pipelines.image_arguments import add_image_arguments, image_inputs
+from schemas.errors import ExitCode
 
 _UNIT_ROWS = 0
 
@@ -34,6 +35,11 @@ def main(arguments: Sequence[str]) -> int:
         compute=compute,
         decode_threads=options.decode_threads,
     )
+    if options.estimate:
+        from curation.features.estimate import estimate_latents
+
+        print("\n".join(estimate_latents(stage, inputs.shards).lines))
+        return int(ExitCode.OK)
     job = Job(stage, inputs.target, inputs.source.name, inputs.names, inputs.plans(), inputs.unit_rows)
     return int(finish(options, job).exit_code)
 
@@ -65,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     device.add_argument(
         "--decode-threads", type=int, default=2, metavar="N", help="threads that decode ahead (default 2)"
     )
-    add_job_arguments(command, unit_rows=_UNIT_ROWS, workers_hint="worker processes, each with its own model")
+    add_job_arguments(
+        command, unit_rows=_UNIT_ROWS, workers_hint="worker processes, each with its own model", estimate=True
+    )
     return command
 
 

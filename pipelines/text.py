@@ -38,6 +38,11 @@ def main(arguments: Sequence[str]) -> int:
         compute=compute,
         codec=options.codec,
     )
+    if options.estimate:
+        from curation.features.estimate import estimate_text
+
+        print("\n".join(estimate_text(stage, captions).lines))
+        return int(ExitCode.OK)
     shards = sorted({entry.shard for entry in captions.entries})
     source = f"captions:{captions.info.dataset_id}:{options.column}"
     job = Job(stage, target, source, shards, plan_tables(captions))
@@ -89,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     device = command.add_argument_group("where the model runs")
     device.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu or cuda (default cpu)")
-    add_job_arguments(command, workers_hint="worker processes, each with its own model")
+    add_job_arguments(command, workers_hint="worker processes, each with its own model", estimate=True)
     return command
 
 

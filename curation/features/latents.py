@@ -105,6 +105,11 @@ class LatentsStage:
         )
 
     @property
+    def sizes_px(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) in pixels of every bucket."""
+        return tuple((bucket.height_px, bucket.width_px) for bucket in self._sizes)
+
+    @property
     def at_least(self) -> tuple[int, int]:
         """(height, width) in pixels that a scaled decode must keep to fill any of the buckets."""
         return max(b.height_px for b in self._sizes), max(b.width_px for b in self._sizes)

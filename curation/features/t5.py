@@ -55,21 +55,13 @@ class TextEncoder:
 
     def __init__(self, checkpoint: Checkpoint, compute: Compute) -> None:
         self._compute, self._device = compute, compute.require_device()
-        self._tokenizer = _load_tokenizer(checkpoint)
+        self._tokenizer = load_tokenizer(checkpoint)
         # Loading in the wanted type, not casting afterwards, keeps the layers in float32 that float16 would overflow.
         self._model = load_model(T5EncoderModel, checkpoint, compute, "dtype")
 
     def tokens(self, texts: Sequence[str], limit: int) -> list[Tokens]:
-        """The tokens of `texts`, at most `limit` each, the end token included. Nothing is cleaned or lower-cased."""
-        if not texts:
-            return []
-        tokens = [Tokens(tuple(ids), False) for ids in self._tokenizer(list(texts), verbose=False).input_ids]
-        long = [i for i, whole in enumerate(tokens) if len(whole) > limit]
-        if long:
-            cut = self._tokenizer([texts[i] for i in long], truncation=True, max_length=limit).input_ids
-            for i, ids in zip(long, cut, strict=True):
-                tokens[i] = Tokens(tuple(ids), True)
-        return tokens
+        """The tokens of `texts`, at most `limit` each, see `tokenise`."""
+        return tokenise(self._tokenizer, texts, limit)
 
     def encode(self, batch: Sequence[Tokens]) -> list[npt.NDArray[np.float32]]:
         """The embedding of each text, float32 [N, D], N its true length."""
@@ -91,7 +83,21 @@ class TextEncoder:
             torch.cuda.empty_cache()
 
 
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
+def tokenise(tokenizer: Any, texts: Sequence[str], limit: int) -> list[Tokens]:
+    """The tokens of `texts`, at most `limit` each, the end token included. Nothing is cleaned or lower-cased."""
+    if not texts:
+        return []
+    tokens = [Tokens(tuple(ids), False) for ids in tokenizer(list(texts), verbose=False).input_ids]
+    long = [i for i, whole in enumerate(tokens) if len(whole) > limit]
+    if long:
+        cut = tokenizer([texts[i] for i in long], truncation=True, max_length=limit).input_ids
+        for i, ids in zip(long, cut, strict=True):
+            tokens[i] = Tokens(tuple(ids), True)
+    return tokens
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The tokenizer of `checkpoint`. Raises `UserError` unless it is whole and a T5's."""
     where = {"revision": checkpoint.revision} if checkpoint.revision else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, **where)

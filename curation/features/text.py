@@ -124,10 +124,10 @@ class TextWorker:
         index = writer.table(index_path(unit.name), TEXT_INDEX)
         error = CodecError()
         with clock.phase("read"):
-            rows = _read_captions(unit.url, self._stage.column)
+            rows = read_captions(unit.url, self._stage.column)
         for start in range(0, len(rows), _WINDOW_ROWS):
             window = rows[start : start + _WINDOW_ROWS]
-            texts = [_text_of(row, self._stage.column) for row in window]
+            texts = [text_of(row, self._stage.column) for row in window]
             embedded = iter(self._embed([t for t in texts if not isinstance(t, Refusal)], error, clock))
             with clock.phase("write"):
                 for row, text in zip(window, texts, strict=True):
@@ -179,14 +179,15 @@ def _write(row: dict[str, Any], made: _Embedded, tar: TarSink, index: TableSink,
     writer.count("truncated", int(made.tokens.truncated))
 
 
-def _read_captions(url: str, column: CaptionColumn) -> list[dict[str, Any]]:
+def read_captions(url: str, column: CaptionColumn) -> list[dict[str, Any]]:
+    """Key, shard, status and `column` of every row of a captions table."""
     with fsspec.open(url, "rb") as file:
         parquet = pq.ParquetFile(file)
         CAPTIONS.check(parquet.schema_arrow, url)
         return parquet.read(columns=["key", "shard", "status", column]).to_pylist()
 
 
-def _text_of(row: dict[str, Any], column: CaptionColumn) -> str | Refusal:
+def text_of(row: dict[str, Any], column: CaptionColumn) -> str | Refusal:
     """The row's text as it is, or why it is not embedded. Only `caption` is judged by its status."""
     if column == "caption" and row["status"] not in USABLE_STATUSES:
         return Refusal(RejectReason.UNUSABLE_CAPTION, f"caption status {row['status']}")

@@ -165,3 +165,11 @@ def test_a_hub_id_is_pinned_to_the_commit_it_means_now(
     assert latents.main(arguments(shards, Path("someone/vae"), tmp_path / "latents")) == 0
     info = open_dataset(str(tmp_path / "latents"), "latents").require_whole().info
     assert info.config["vae"] == f"hub:someone/vae@{commit}"
+
+
+def test_an_estimate_says_bytes_and_writes_nothing(
+    shards: str, vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert latents.main(arguments(shards, vae, tmp_path / "latents", "--estimate")) == 0
+    assert "for about 10 rows" in capsys.readouterr().out
+    assert not (tmp_path / "latents").exists()

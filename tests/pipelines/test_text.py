@@ -204,3 +204,12 @@ def test_help_does_not_import_the_model_libraries() -> None:
     modules = "('torch', 'transformers', 'pyarrow')"
     code = f"import sys, pipelines.text; sys.exit(any(m in sys.modules for m in {modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_estimate_says_bytes_and_writes_nothing(
+    write_captions: Callable[..., Path], t5: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = write_captions({"s0": TEXTS, "s1": TEXTS})
+    assert text.main(arguments(captions, t5, tmp_path / "text", "--estimate", "--codec", "int8")) == 0
+    assert "8 of 8 captions read: 8 usable" in capsys.readouterr().out
+    assert not (tmp_path / "text").exists()

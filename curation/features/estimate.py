@@ -1,0 +1,166 @@
+"""How many bytes a feature job will write, told before it runs from a sample of its input; nothing is written."""
+
+import math
+import posixpath
+import random
+import statistics
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
+
+import numpy as np
+
+from curation.features.codec import Codec, int8_groups
+from curation.features.latents import LatentsStage
+from curation.features.storage import npy_bytes
+from curation.features.t5 import load_tokenizer, tokenise
+from curation.features.text import TextStage, read_captions, text_of
+from curation.shards.container import count_samples, stamp_of
+from curation.shards.shard_index import stored_index
+from curation.shards.target import Target
+from curation.sources.base import Source
+from schemas.dataset import table_path
+from schemas.embedding import int8_record
+from schemas.reading import Dataset
+
+SAMPLED_SHARDS: Final = 4
+SAMPLED_CAPTIONS: Final = 512
+
+_BLOCK: Final = 512
+_INDEX_ROW: Final = 64
+"""Bytes of a row of the index on disk, about: compressed, most of it the digest and the key."""
+_NORMAL_95: Final = 1.96
+_STUDENT_95: Final[Mapping[int, float]] = {2: 12.71, 3: 4.30, 4: 3.18}
+"""Student's t at 97.5 % by the number of values, up to `SAMPLED_SHARDS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes of a job with its 95 % interval [low, high], and in `basis` what that rests on, one line each."""
+
+    bytes: float
+    low: float
+    high: float
+    rows: float
+    basis: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """The estimate for a person."""
+        each = self.bytes / self.rows if self.rows else 0.0
+        total = f"{_size(self.bytes)} ({_size(self.low)} to {_size(self.high)})"
+        return [f"{total} for about {self.rows:,.0f} rows, {each:,.0f} B a row", *self.basis]
+
+
+def member_bytes(content: int) -> int:
+    """What a member of `content` bytes takes: in the tar its header and padding, and its row of the index."""
+    return _BLOCK + -(-content // _BLOCK) * _BLOCK + _INDEX_ROW
+
+
+def embedding_bytes(tokens: int, dim: int, codec: Codec) -> int:
+    """The length of the .npy member of an embedding of `tokens` tokens."""
+    record = np.dtype("<f2") if codec == "fp16" else int8_record(dim, int8_groups(dim))
+    shape = (1, dim) if codec == "fp16" else (1,)
+    one = np.zeros(shape, record)
+    return len(npy_bytes(one)) + (tokens - 1) * one.nbytes
+
+
+def estimate_latents(stage: LatentsStage, urls: Sequence[str]) -> Estimate:
+    """Bytes of `stage` over the shards `urls`, all pictures kept.
+
+    Rows are known of shards that were indexed before; of the others, the headers of up to `SAMPLED_SHARDS` are read and
+    rows a byte carried over. With aspect buckets the interval spans the smallest to the largest bucket.
+    """
+    known, unknown = _known_rows(stage.target, stage.source, urls)
+    chosen = random.Random(0).sample(sorted(unknown), min(SAMPLED_SHARDS, len(unknown)))
+    counted = {url: count_samples(url, stage.source.container) for url in chosen}
+    sampled_bytes, rest = sum(unknown[url] for url in chosen), sum(unknown.values())
+    exact = sum(known.values()) + sum(counted.values())
+    rest -= sampled_bytes
+    density = sum(counted.values()) / sampled_bytes if sampled_bytes else 0.0
+    rows = exact + density * rest
+    spread = _spread([counted[url] / max(unknown[url], 1) for url in chosen], len(unknown) - len(chosen)) * rest
+    sizes = [member_bytes(_latent_bytes(stage, height, width)) for height, width in stage.sizes_px]
+    basis = [
+        f"{len(urls):,} shards: {len(known):,} indexed before, headers of {len(chosen):,} read now, "
+        f"{len(urls) - len(known) - len(chosen):,} taken to hold as many rows a byte",
+        "every row is taken to be kept; rejected pictures make it less",
+    ]
+    if len(sizes) > 1:
+        basis.append(f"aspect buckets of {min(sizes):,} to {max(sizes):,} B a picture; the interval spans them")
+    low, high = max(exact, rows - spread) * min(sizes), (rows + spread) * max(sizes)
+    return Estimate(rows * statistics.fmean(sizes), low, high, rows, tuple(basis))
+
+
+def estimate_text(stage: TextStage, captions: Dataset) -> Estimate:
+    """Bytes of `stage` over the dataset `captions`, from the token counts of up to `SAMPLED_CAPTIONS` rows drawn alike.
+
+    Loads the tokenizer alone. Captions that are not usable write nothing, and count so.
+    """
+    counts = {table_path(entry.unit): entry.rows_kept for entry in captions.entries}
+    tokenizer, sizes, lengths = load_tokenizer(stage.checkpoint), list[int](), list[int]()
+    for path, numbers in sampled_rows(counts).items():
+        rows = read_captions(posixpath.join(captions.url, path), stage.column)
+        texts = [text_of(rows[number], stage.column) for number in numbers]
+        used = [len(t) for t in tokenise(tokenizer, [t for t in texts if isinstance(t, str)], stage.max_tokens)]
+        sizes += [member_bytes(embedding_bytes(length, stage.dim, stage.codec)) for length in used]
+        sizes += [0] * (len(texts) - len(used))
+        lengths += used
+    total, rows_in = float(embedding_bytes(1, stage.dim, "fp16")), sum(counts.values())
+    basis = [f"{len(sizes):,} of {rows_in:,} captions read: {len(lengths):,} usable"]
+    if lengths:
+        basis[0] += f", {statistics.fmean(lengths):.1f} tokens on average, {max(lengths):,} at most"
+    basis.append(f"width {stage.dim:,}, codec {stage.codec}")
+    total += rows_in * statistics.fmean(sizes or [0])
+    # Of a sample that is all there is, nothing is left to guess.
+    share_left = 1 - len(sizes) / rows_in if rows_in else 0.0
+    deviation = statistics.stdev(sizes) if len(sizes) > 1 else 0.0
+    error = _NORMAL_95 * deviation * math.sqrt(share_left / max(len(sizes), 1)) * rows_in
+    kept = rows_in * len(lengths) / max(len(sizes), 1)
+    return Estimate(total, max(0.0, total - error), total + error, kept, tuple(basis))
+
+
+def sampled_rows(counts: Mapping[str, int]) -> dict[str, list[int]]:
+    """Up to `SAMPLED_CAPTIONS` rows drawn alike from units of `counts` rows: unit to row numbers, always the same."""
+    units, ends = list(counts), list(accumulate(counts.values()))
+    total = ends[-1] if ends else 0
+    out: dict[str, list[int]] = {}
+    for number in sorted(random.Random(0).sample(range(total), min(SAMPLED_CAPTIONS, total))):
+        place = bisect_right(ends, number)
+        out.setdefault(units[place], []).append(number - (ends[place] - counts[units[place]]))
+    return out
+
+
+def _known_rows(target: Target, source: Source, urls: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Rows of the shards that `target` has an index of, and bytes of the others."""
+    rows: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for url in urls:
+        index = stored_index(target, url, source.container)
+        if index is not None:
+            rows[url] = index.rows
+        else:
+            sizes[url] = stamp_of(url, source.container)[0]
+    return rows, sizes
+
+
+def _latent_bytes(stage: LatentsStage, height_px: int, width_px: int) -> int:
+    cell = stage.vae.downsample
+    header = len(npy_bytes(np.zeros((2, stage.vae.channels, 0, width_px // cell), np.float16)))
+    return header + 2 * stage.vae.channels * (height_px // cell) * (width_px // cell) * 2
+
+
+def _spread(values: Sequence[float], others: int) -> float:
+    """Half the 95 % interval of the mean of `others` further values, of which `values` (at most four) are a sample."""
+    if len(values) < 2 or not others:
+        return 0.0
+    return _STUDENT_95[len(values)] * statistics.stdev(values) * math.sqrt(1 / len(values) + 1 / others)
+
+
+def _size(count: float) -> str:
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:,.3g} {unit}"
+    return f"{count:,.0f} B"
