@@ -43,14 +43,19 @@ def main(arguments: Sequence[str]) -> int:
     datasets = [open_any(url) for url in dict.fromkeys(options.datasets)]
     by_kind = {kind: [d for d in datasets if d.info.kind == kind] for kind in ("latents", "text")}
     _require_used(options, by_kind)
-    captions = open_dataset(options.captions, "captions") if options.captions else None
+    if options.captions and options.captions not in options.datasets:
+        datasets.append(open_dataset(options.captions, "captions"))
     findings = Findings(lambda line: print(line, flush=True))
     reports = [check_dataset(dataset, findings, _progress(dataset.url)) for dataset in datasets]
+    # From here on only what can be read counts: a damaged file is told once.
+    by_kind = {kind: [r.dataset for r in reports if r.kind == kind] for kind in by_kind}
+    captions = next((r.dataset for r in reports if r.url == options.captions), None)
+    damaged = frozenset[str]().union(*(report.damaged for report in reports))
     joins: list[Join] = []
     for text in by_kind["text"]:
         if captions is not None:
             check_captions(text, captions, findings)
-        joins += [check_join(latents, text, captions, findings) for latents in by_kind["latents"]]
+        joins += [check_join(latents, text, captions, damaged, findings) for latents in by_kind["latents"]]
     again = _reencode(options, by_kind, captions, findings)
     _print_tables(reports, joins, again, findings)
     if options.summary_json:

@@ -1,5 +1,6 @@
 """Everything that can be checked of one dataset by itself."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -7,6 +8,7 @@ from typing import Any, Final
 from curation.verify.features import FeatureCheck, FeatureTotals, check_null_text
 from curation.verify.files import FEATURES, check_ledger, check_leftovers, check_outputs
 from curation.verify.findings import Findings
+from schemas.dataset import LedgerEntry
 from schemas.errors import DatasetError
 from schemas.reading import Dataset, open_dataset, read_info
 
@@ -16,8 +18,11 @@ _FAR: Final = (0.5, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class DatasetReport:
-    """What a dataset holds, as far as it could be read. `measures` is the range over units of each figure."""
+    """What a dataset holds, as far as it could be read. `measures` is the range over units of each figure; `dataset`
+    has only the units whose tables are sound, and `damaged` names the shards of the others."""
 
+    dataset: Dataset
+    damaged: frozenset[str]
     url: str
     kind: str
     units: int
@@ -57,11 +62,14 @@ def check_dataset(dataset: Dataset, findings: Findings, progress: Callable[[int,
     check_leftovers(dataset, findings)
     features = FeatureCheck(dataset, findings) if kind in FEATURES else None
     entries = sorted(dataset.entries, key=lambda entry: (entry.shard, entry.unit))
+    damaged: dict[str, LedgerEntry] = {}
     for number, entry in enumerate(entries):
         progress(number, len(entries))
-        members = check_outputs(dataset, entry, findings)
-        if features is not None and members is not None:
-            features.unit(entry, members)
+        outputs = check_outputs(dataset, entry, findings)
+        if not outputs.tables_sound:
+            damaged[entry.unit] = entry
+        elif features is not None and outputs.members is not None:
+            features.unit(entry, outputs.members)
     progress(len(entries), len(entries))
     if kind == "text":
         check_null_text(dataset, findings)
@@ -70,6 +78,8 @@ def check_dataset(dataset: Dataset, findings: Findings, progress: Callable[[int,
     if features is not None:
         _judge_channels(dataset, features.totals, findings)
     return DatasetReport(
+        dataset=dataclasses.replace(dataset, entries=tuple(e for e in dataset.entries if e.unit not in damaged)),
+        damaged=frozenset(entry.shard for entry in damaged.values()),
         url=dataset.url,
         kind=kind,
         units=len(entries),

@@ -3,6 +3,7 @@
 import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
@@ -97,19 +98,30 @@ def _check_overlaps(where: str, entries: Sequence[LedgerEntry], findings: Findin
             findings.wrong("ledger", where, f"units {before.unit} and {after.unit} overlap")
 
 
-def check_outputs(dataset: Dataset, entry: LedgerEntry, findings: Findings) -> Sequence[Member] | None:
-    """Read every output of `entry` through; the members of its tar, or None if there is none that can be used."""
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What reading a unit through came to. `members` are those of its tar, None if there is none that can be used;
+    `tables_sound` says whether every Parquet file of the unit is as it was published."""
+
+    members: Sequence[Member] | None
+    tables_sound: bool
+
+
+def check_outputs(dataset: Dataset, entry: LedgerEntry, findings: Findings) -> Outputs:
+    """Read every output of `entry` through."""
     members: Sequence[Member] | None = None
+    sound = True
     for output in entry.outputs:
         where = f"{dataset.url}/{output.path}"
         try:
             if output.path.endswith(".tar"):
                 members = _check_tar(dataset, output, where, findings)
             else:
-                _check_table(dataset, entry, output, where, findings)
+                sound = _check_table(dataset, entry, output, where, findings) and sound
         except (OSError, pa.ArrowException, UserError) as error:
             findings.wrong("files", where, _one_line(error, where))
-    return members
+            sound = sound and output.path.endswith(".tar")
+    return Outputs(members, sound)
 
 
 def _check_tar(dataset: Dataset, output: OutputFile, where: str, findings: Findings) -> Sequence[Member] | None:
@@ -121,7 +133,8 @@ def _check_tar(dataset: Dataset, output: OutputFile, where: str, findings: Findi
     return scan.members
 
 
-def _check_table(dataset: Dataset, entry: LedgerEntry, output: OutputFile, where: str, findings: Findings) -> None:
+def _check_table(dataset: Dataset, entry: LedgerEntry, output: OutputFile, where: str, findings: Findings) -> bool:
+    """Whether a Parquet output is sound."""
     digest, size = xxhash.xxh3_128(), 0
     with dataset.fs.open(dataset.path(output.path), "rb") as file:
         while chunk := file.read(_CHUNK):
@@ -129,19 +142,20 @@ def _check_table(dataset: Dataset, entry: LedgerEntry, output: OutputFile, where
             size += len(chunk)
         if size != output.bytes or digest.hexdigest() != output.digest:
             _compare(output, size, digest.hexdigest(), output.rows, where, findings)
-            return
+            return False
         file.seek(0)
         parquet = pq.ParquetFile(file)
         kind = (parquet.schema_arrow.metadata or {}).get(KIND_KEY, b"").decode(errors="replace")
         schema = _SCHEMAS.get(kind)
-        if schema is None:
-            raise SchemaError(f"{where}: a table of kind {kind!r}, which latentmill does not have")
+        if schema is None or (output.path == index_path(entry.unit) and kind != dataset.info.kind):
+            raise SchemaError(f"{where}: a table of kind {kind!r}, which does not belong here")
         schema.check(parquet.schema_arrow, where)
         _compare(output, size, output.digest, parquet.metadata.num_rows, where, findings)
         if schema is REJECTS:
             reasons = Counter(parquet.read(columns=["reason"])["reason"].to_pylist())
             if reasons != Counter(entry.rejected):
                 findings.wrong("files", where, f"reasons {dict(reasons)}, the ledger says {entry.rejected}")
+    return True
 
 
 def _compare(output: OutputFile, size: int, digest: str, rows: int, where: str, findings: Findings) -> None:
@@ -169,7 +183,7 @@ def check_leftovers(dataset: Dataset, findings: Findings) -> None:
 
 
 def rejects_of(dataset: Dataset, entries: Sequence[LedgerEntry]) -> dict[str, str]:
-    """Key to reason of what the units of `entries` refused. Of a damaged table nothing, which is told elsewhere."""
+    """Key to reason of what the units of `entries` refused."""
     out: dict[str, str] = {}
     for entry in entries:
         path = f"{REJECTS_DIR}/{entry.unit}.parquet"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -223,6 +224,40 @@ def test_missing_units_cut_off_files_and_a_wrong_null_embedding_are_wrong(flow: 
     assert code == 1
     assert told["counts"]["wrong"] == {"ledger": 3, "null text": 1}  # no finished unit is left
     assert {f["where"].rpartition("/")[2] for f in told["findings"] if f["severity"] == "note"} >= {"s-000.tar"}
+
+
+def test_a_damaged_index_is_told_once_and_its_shard_is_left_out_of_the_rest(flow: Flow) -> None:
+    path = flow.root / "text/index/s-000.parquet"
+    path.write_bytes(bytes(path.stat().st_size))
+    code, told = flow.verify(
+        *(flow.path("latents"), flow.path("text")),
+        *("--captions", flow.path("captions"), "--t5", flow.path("t5"), "--rows", "9"),
+    )
+    assert (code, told["counts"]["wrong"]) == (1, {"files": 1})
+    assert (told["joins"][0]["matched"], told["reencoded"][0]["rows"]) == (3, 3)
+    assert any("not joined" in f["what"] for f in told["findings"])
+
+
+def test_a_missing_or_foreign_captions_dataset_is_refused_or_told(
+    flow: Flow, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _edit_json(flow.root / "captions" / DATASET_FILE, lambda info: info.update(dataset_id="beef"))
+    code, told = flow.verify(flow.path("text"), "--captions", flow.path("captions"))
+    assert (code, told["counts"]["wrong"]) == (1, {"captions": 1})
+    with pytest.raises(SystemExit) as exit_:
+        run(verify.main, [flow.path("text"), "--captions", flow.path("vae")])
+    assert exit_.value.code == 2
+
+
+def test_datasets_behind_urls_are_checked_alike(flow: Flow) -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("latents", "text8"):
+        memory.put(flow.path(name), f"/verify/{name}", recursive=True)
+    code, told = flow.verify("memory://verify/latents", "memory://verify/text8")
+    here = flow.verify(flow.path("latents"), flow.path("text8"))[1]
+    memory.rm("/verify", recursive=True)
+    assert (code, told["counts"]["wrong"]) == (1, {"join": 2})  # without captions nobody knows why
+    assert [d["statistics"] for d in told["datasets"]] == [d["statistics"] for d in here["datasets"]]
 
 
 def test_leftovers_are_listed_and_not_wrong(flow: Flow) -> None:
