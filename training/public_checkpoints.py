@@ -87,7 +87,8 @@ def load_diffusers(directory: str | os.PathLike[str]) -> DiffusersModel:
     if config is None:
         raise UserError(f"{directory}: no PixArt of diffusers there (no readable config.json). Give its directory.")
     parts = _json(place / f"{_WEIGHTS}.index.json")
-    names = [_WEIGHTS] if parts is None else sorted(set(parts.get("weight_map", {}).values()))
+    listed = None if parts is None else parts.get("weight_map")
+    names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else [_WEIGHTS]
     state: dict[str, Tensor] = {}
     for name in names:
         try:
@@ -168,7 +169,7 @@ def save_pipeline(
             shutil.rmtree(aside, ignore_errors=True)
     for part, given in (("text encoder and tokenizer", t5), ("VAE", vae)):
         if not given:
-            notes.append(f"no {part} in it: give them to from_pretrained")
+            notes.append(f"no {part} in it: hand from_pretrained yours")
     return tuple(notes)
 
 

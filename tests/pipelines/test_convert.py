@@ -65,12 +65,18 @@ def same(path: Path, expected: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "pipeline"), [(120, PixArtAlphaPipeline), (300, PixArtSigmaPipeline)], ids=["alpha", "sigma"]
+    ("change", "pipeline"),
+    [
+        ({}, PixArtAlphaPipeline),
+        ({"position_base": 64, "position_scale": 2.0, "micro_conditions": True}, PixArtAlphaPipeline),
+        ({"position_base": 16, "position_scale": 0.5, "text_tokens": 300}, PixArtSigmaPipeline),
+    ],
+    ids=["alpha", "alpha-1024-MS", "sigma-256"],
 )
 def test_diffusers_draws_the_same_picture_from_the_directory_as_we_do_from_the_file(
-    world: Path, convert: Convert, tmp_path: Path, tokens: int, pipeline: Any
+    world: Path, convert: Convert, tmp_path: Path, change: dict[str, Any], pipeline: Any
 ) -> None:
-    config = dataclasses.replace(CONFIG, text_tokens=tokens)
+    config = dataclasses.replace(CONFIG, **change)
     save_weights(tmp_path / "w.safetensors", drawn(config), config, METADATA)
     parts = ["--t5", f"{world}/t5", "--vae", f"{world}/vae"]
     out = convert("latentmill", "diffusers", tmp_path / "w.safetensors", *parts)
@@ -93,6 +99,28 @@ def test_diffusers_draws_the_same_picture_from_the_directory_as_we_do_from_the_f
     ours = np.asarray(Image.open(tmp_path / "pictures/0000.png")).astype(int)
     assert ours.std() > 10
     assert np.abs(ours - (theirs * 255).round().astype(int)).max() <= 1
+
+
+def test_a_directory_without_t5_and_vae_opens_with_those_of_the_caller(
+    world: Path, convert: Convert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = ["--t5", f"{world}/t5", "--vae", f"{world}/vae"]
+    whole = PixArtAlphaPipeline.from_pretrained(
+        convert("latentmill", "diffusers", world / "pixart.safetensors", *parts)
+    )
+    bare = convert("latentmill", "diffusers", world / "pixart.safetensors", out="bare")
+    assert "note: no VAE in it" in capsys.readouterr().out
+    assert sorted(path.name for path in bare.iterdir()) == ["model_index.json", "scheduler", "transformer"]
+    lent = {name: getattr(whole, name) for name in ("text_encoder", "tokenizer", "vae")}
+    pictures = []
+    for opened in (whole, PixArtAlphaPipeline.from_pretrained(bare, **lent)):
+        opened.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(0)
+        given = {"height": 32, "width": 32, "use_resolution_binning": False, "output_type": "np"}
+        pictures.append(
+            opened("a bird", num_inference_steps=2, generator=generator, clean_caption=False, **given).images
+        )
+    assert np.array_equal(*pictures)
 
 
 def test_weights_come_back_from_every_kind_of_file(world: Path, convert: Convert) -> None:

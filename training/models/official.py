@@ -64,7 +64,7 @@ def from_official(state: Mapping[str, Tensor], choices: Choices) -> Converted[Pi
     where nothing tells the number of heads or the resolution.
     """
     tokens, notes = _text_tokens(state, choices)
-    patches = _tensor(state, "x_embedder.proj.weight")
+    patches = _tensor(state, "x_embedder.proj.weight", 4)
     hidden, channels, patch = patches.shape[0], patches.shape[1], patches.shape[-1]
     base, scale, more = _positions(state, hidden, choices, patch, sigma=tokens == SIGMA_TOKENS)
     compressed = _blocks_with(state, "attn.sr.weight")
@@ -84,7 +84,7 @@ def from_official(state: Mapping[str, Tensor], choices: Choices) -> Converted[Pi
         null_caption=choices.null_caption,
         qk_norm="blocks.0.attn.q_norm.weight" in state,
         compressed_layers=compressed,
-        compression=state[f"blocks.{compressed[0]}.attn.sr.weight"].shape[-1] if compressed else 2,
+        compression=_tensor(state, f"blocks.{compressed[0]}.attn.sr.weight", 4).shape[-1] if compressed else 2,
     )
     kept = {name: tensor for name, tensor in state.items() if name not in (POSITIONS, NULL_CAPTION)}
     if NULL_CAPTION in state and choices.null_caption == "buffer":
@@ -97,7 +97,7 @@ def from_official(state: Mapping[str, Tensor], choices: Choices) -> Converted[Pi
 
 def from_official_dit(state: Mapping[str, Tensor], choices: Choices) -> Converted[DitConfig]:
     """A class-conditional DiT in our names. Raises `UserError` as `from_official` does."""
-    patches = _tensor(state, "x_embedder.proj.weight")
+    patches = _tensor(state, "x_embedder.proj.weight", 4)
     hidden, channels, patch = patches.shape[0], patches.shape[1], patches.shape[-1]
     base, scale, notes = _positions(state, hidden, choices, patch, sigma=False)
     if scale != 1:
@@ -216,7 +216,7 @@ def _supposed_positions(choices: Choices, patch: int, *, sigma: bool) -> tuple[i
 
 
 def _text_tokens(state: Mapping[str, Tensor], choices: Choices) -> tuple[int, list[str]]:
-    null = state.get(NULL_CAPTION)
+    null = _tensor(state, NULL_CAPTION) if NULL_CAPTION in state else None
     if null is None:
         if choices.null_caption == "buffer":
             raise UserError(f"the checkpoint has no {NULL_CAPTION} to keep. Leave the null caption out.")
@@ -243,9 +243,12 @@ def _blocks_with(state: Mapping[str, Tensor], inner: str) -> tuple[int, ...]:
     return tuple(sorted(int(number) for _, number, rest in parts if rest == inner and number.isdecimal()))
 
 
-def _tensor(state: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in state:
-        raise UserError(f"the checkpoint has no {name}: it is neither a PixArt nor a DiT. Use other weights.")
+def _tensor(state: Mapping[str, Tensor], name: str, dimensions: int = 2) -> Tensor:
+    if name not in state or state[name].dim() != dimensions:
+        raise UserError(
+            f"the checkpoint has no {name} of {dimensions} dimensions: it is neither a PixArt nor a DiT. Use other "
+            f"weights."
+        )
     return state[name]
 
 

@@ -187,6 +187,12 @@ def test_each_key_that_does_not_fit_is_named() -> None:
         (good, Choices(heads=4, position_scale=2.0), "differs by"),
         ({"a": torch.zeros(1)}, Choices(), "neither a PixArt nor a DiT"),
         (
+            {**good, "x_embedder.proj.weight": torch.zeros(48)},
+            Choices(),
+            r"no x_embedder\.proj\.weight of 4 dimensions",
+        ),
+        ({**good, NULL_CAPTION: torch.zeros(())}, Choices(heads=4), "no y_embedder"),
+        (
             {name: tensor for name, tensor in good.items() if name != NULL_CAPTION},
             Choices(heads=4, null_caption="buffer"),
             "to keep",

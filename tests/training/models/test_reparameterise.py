@@ -77,6 +77,13 @@ def test_the_distance_is_nothing_at_the_chosen_timestep_and_something_elsewhere(
     assert at.final < near.final < far.final
 
 
+def test_a_dit_that_was_never_trained_has_distances_too() -> None:
+    state = DiT(DIT).state_dict()
+    found = distances(state, DIT, reparameterise(state, DIT, PIXART, Reading()), PIXART, [500], torch.randn(1, 4, 8, 8))
+    assert found[0].blocks == (0.0, 0.0, 0.0)
+    assert found[0].output == 0.0
+
+
 @pytest.mark.parametrize("reading", WITHOUT_CLASS)
 def test_the_baseline_of_the_ablation_is_exact_at_every_timestep(dit: DiT, reading: str) -> None:
     config = dataclasses.replace(PIXART, modulation="per-block")
