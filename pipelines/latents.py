@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         batch_size=options.batch_size,
         compute=compute,
         decode_threads=options.decode_threads,
+        flip=options.flip,
     )
     if options.estimate:
         from curation.features.estimate import estimate_latents
@@ -58,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=("square", "aspect"),
         default="square",
         help="square: SIZE x SIZE; aspect: the nearest of the 40 aspect buckets at SIZE (default square)",
+    )
+    model.add_argument(
+        "--flip", action="store_true", help="encode the mirrored pictures (left to right), as a dataset of their own"
     )
     model.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="compute type (default float32)"

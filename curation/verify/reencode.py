@@ -110,6 +110,7 @@ def check_latents(
             batch_size=config["batch_size"],
             compute=Compute(draw.device, config["dtype"], config["cpu_threads"]),
             decode_threads=0,
+            flip=config.get("flip", False),
         )
         with closing(stage.open()) as worker:
             for stored in _chosen(dataset, [e for e in dataset.entries if e.shard in urls], draw, findings):

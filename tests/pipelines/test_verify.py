@@ -25,6 +25,8 @@ from schemas.dataset import DATASET_FILE, PLAN_FILE, DatasetInfo, PlannedUnit, P
 from schemas.record import to_json
 from schemas.status import RejectReason
 from schemas.tables import CAPTIONS
+from training.data.manifest import open_manifest
+from training.data.reader import Reader
 
 SHARDS = ("s-000", "s-001")
 REFUSED_CAPTION = "4"  # its caption is unusable, its picture is fine
@@ -258,6 +260,23 @@ def test_datasets_behind_urls_are_checked_alike(flow: Flow) -> None:
     memory.rm("/verify", recursive=True)
     assert (code, told["counts"]["wrong"]) == (1, {"join": 2})  # without captions nobody knows why
     assert [d["statistics"] for d in told["datasets"]] == [d["statistics"] for d in here["datasets"]]
+
+
+def test_flipped_latents_are_made_again_flipped(flow: Flow) -> None:
+    source = ["--shards", flow.path("s-{000..001}.tar"), "--source", "webdataset", "--vae", flow.path("vae")]
+    size = ["--size", "64", "--batch-size", "2"]
+    assert latents.main([*source, "--out", flow.path("flipped"), *size, "--flip"]) == 0
+    code, told = flow.verify(flow.path("flipped"), *source, "--rows", "10")
+    assert (code, told["reencoded"][0]["equal"]) == (0, 10)
+
+
+def test_training_reads_text_of_either_codec(flow: Flow) -> None:
+    manifests = [open_manifest(flow.path("latents"), flow.path(name), max_unmatched=0.5) for name in ("text", "text8")]
+    whole, small = (Reader(manifest) for manifest in manifests)
+    assert len(manifests[0]) == len(manifests[1]) == 6
+    for row in range(6):
+        first, second = (reader.text(row).astype(np.float32) for reader in (whole, small))
+        assert 0 < np.linalg.norm(second - first) < 0.02 * np.linalg.norm(first)
 
 
 def test_leftovers_are_listed_and_not_wrong(flow: Flow) -> None:

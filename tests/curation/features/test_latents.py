@@ -98,6 +98,28 @@ def test_latents_are_the_posterior_of_the_vae_itself(
         assert (row["bucket"], row["height_px"], row["width_px"]) == ("64x64", 64, 64)
 
 
+def test_flipped_latents_are_those_of_the_mirrored_crop_and_say_so(
+    stage: LatentsStage, shard: str, picture: Any, run_images: Callable[..., JobSummary], tmp_path: Path
+) -> None:
+    flipped = replace(stage, flip=True, target=Target(str(tmp_path / "flipped")))
+    assert flipped.spec.fingerprint != stage.spec.fingerprint
+    run_images(stage, [shard])
+    run_images(flipped, [shard])
+    encoder = VaeEncoder(stage.vae, stage.compute)
+    for (row, plain), (mirror_row, mirrored) in zip(
+        rows_of(stage.target.url), rows_of(flipped.target.url), strict=True
+    ):
+        number = int(row["key"][-3:])
+        decoded = decode(picture(70 + 9 * number, 150 - 6 * number, number), DecodePolicy(), at_least=(SIDE, SIDE))
+        image, _ = cover_and_crop(decoded.image, SIDE, SIDE)  # type: ignore[union-attr]
+        expected = encoder.encode(np.stack([np.asarray(image)[:, ::-1]] * stage.batch_size))[0]
+        np.testing.assert_array_equal(mirrored, expected.astype(np.float16))
+        assert not np.array_equal(mirrored, plain)
+        changed = {name for name in row if row[name] != mirror_row[name]}
+        assert changed == {"flipped", "xxh64"}
+        assert mirror_row["flipped"] is True
+
+
 def test_two_runs_write_the_same_bytes(
     stage: LatentsStage, shard: str, tmp_path: Path, run_images: Callable[..., JobSummary]
 ) -> None:

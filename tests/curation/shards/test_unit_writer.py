@@ -66,6 +66,17 @@ def test_a_unit_is_its_outputs_its_rejects_and_its_ledger_entry(tmp_path: Path) 
     ]
 
 
+def test_measures_are_in_the_entry_and_an_entry_from_before_there_were_any_has_none(tmp_path: Path) -> None:
+    target, path = Target(str(tmp_path)), tmp_path / "ledger/a-00000.json"
+    with UnitWriter(target, PlannedUnit("a-00000", "a", 0, 0), "copy") as writer:
+        writer.measure("codec_relative_l2", 0.0059)
+        entry = writer.commit("f1", INPUTS, FACTS)
+    assert from_json(LedgerEntry, path.read_bytes(), "x").measures == entry.measures == {"codec_relative_l2": 0.0059}
+    old = json.loads(path.read_text())
+    del old["measures"]
+    assert from_json(LedgerEntry, json.dumps(old), "x").measures == {}
+
+
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     first = write_unit(Target(str(tmp_path / "one")), rejected=2)
     assert write_unit(Target(str(tmp_path / "two")), rejected=2) == first
