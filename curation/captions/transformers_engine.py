@@ -11,13 +11,13 @@ from curation.captions.engine import Completion, Request
 from curation.captions.onevision import OnevisionPictureProcessor
 from curation.captions.sampling import TokenChooser
 from curation.checkpoints import Checkpoint
+from curation.features.compute import Compute
+from curation.features.loading import load_model
 from curation.images.resize import pad_to_square
 from schemas.errors import UserError
 
 _TILED_MODELS: Final = frozenset({"llava_next", "llava_onevision"})
 """Models whose processors cut a picture into tiles and pad by themselves."""
-
-DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,23 @@ class Decoding:
 
 
 def choose_dtype(name: str, device: str) -> str:
-    """The compute type: `auto` is float32 on the CPU, and on CUDA bfloat16 where the card has it, else float16."""
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device here. Use --device cpu, or run on a machine that has one.")
+    """The compute type: `auto` is float32 on the CPU, and on CUDA bfloat16 where the card has it, else float16.
+
+    Raises `UserError` for a device that cannot be, and for `auto` on CUDA in a process without a card to choose by.
+    """
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise UserError(f"--device {device}: no such device. Give cpu, cuda or cuda:1.") from None
     if name != "auto":
         return name
-    if not device.startswith("cuda"):
+    if kind != "cuda":
         return "float32"
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"--device {device}: no CUDA device here to choose --dtype by. Use --device cpu, or name --dtype bfloat16 "
+            f"or float16 where workers elsewhere have one."
+        )
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
@@ -50,15 +60,13 @@ class TransformersEngine:
             kind = AutoConfig.from_pretrained(checkpoint.source, **where).model_type
             processor_class = OnevisionPictureProcessor if kind == "llava_onevision" else AutoProcessor
             self.processor: Any = processor_class.from_pretrained(checkpoint.source, **where)
-            self.model: Any = AutoModelForImageTextToText.from_pretrained(
-                checkpoint.source, dtype=DTYPES[dtype], **where
-            )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            first = str(error).strip().splitlines()[0][:200]
+            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"{checkpoint.source}: cannot be loaded as an image-text-to-text model ({first})."
+                f"{checkpoint.source}: its processor cannot be loaded ({lines[0][:200]}). Is it an image-text-to-text "
+                f"checkpoint, and whole?"
             ) from error
-        self.model = self.model.to(device).eval()
+        self.model: Any = load_model(AutoModelForImageTextToText, checkpoint, Compute(device, dtype), "dtype")
         self._prepare_processor(checkpoint.source)
         self._generation = self._generation_config()
         self._texts: dict[str, str] = {}

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from curation.captions.engine import Request
 from curation.captions.self_check import self_check
-from curation.captions.transformers_engine import Decoding, TransformersEngine
+from curation.captions.transformers_engine import Decoding, TransformersEngine, choose_dtype
 from schemas.errors import GuardError, UserError
 
 PROMPTS = ("Describe this image", "Describe this image and its style in a very detailed manner", "What is it")
@@ -158,7 +159,7 @@ def test_a_directory_that_holds_no_such_model_is_told_in_one_line(
     wrong = tmp_path / "wrong"
     shutil.copytree(llava, wrong)
     (wrong / "config.json").write_text(json.dumps({"model_type": "no-such-model"}))
-    with pytest.raises(UserError, match="cannot be loaded") as error:
+    with pytest.raises(UserError, match=r"cannot be (loaded|read)") as error:
         make_engine(wrong, Decoding())
     assert "\n" not in str(error.value)
 
@@ -196,3 +197,30 @@ def test_draws_follow_the_model_distribution_cut_to_the_nucleus() -> None:
     expected = torch.tensor([0.5, 0.3, 0.15, 0.0]) / 0.95
     assert (frequency - expected).abs().max() < 0.02
     assert torch.allclose(chooser.logprobs[0], probabilities.log()[chosen])
+
+
+def test_a_weight_that_is_missing_is_never_made_up(llava: Path, tmp_path: Path, make_engine: Any) -> None:
+    lacking = tmp_path / "lacking"
+    shutil.copytree(llava, lacking)
+    weights = load_file(lacking / "model.safetensors")
+    dropped = next(name for name in weights if "multi_modal_projector" in name)
+    save_file({k: v for k, v in weights.items() if k != dropped}, lacking / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="weights missing"):
+        make_engine(lacking, Decoding())
+
+
+def test_weights_that_were_cut_off_are_told_in_one_line(llava: Path, tmp_path: Path, make_engine: Any) -> None:
+    torn = tmp_path / "torn"
+    shutil.copytree(llava, torn)
+    content = (torn / "model.safetensors").read_bytes()
+    (torn / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        make_engine(torn, Decoding())
+    assert "\n" not in str(error.value)
+
+
+def test_the_compute_type_can_be_named_where_there_is_no_card_to_choose_by() -> None:
+    assert choose_dtype("auto", "cpu") == "float32"
+    assert choose_dtype("bfloat16", "cuda") == "bfloat16"
+    with pytest.raises(UserError, match="no such device"):
+        choose_dtype("float32", "cdua")
