@@ -46,17 +46,23 @@ class Prompt:
 def prompt_named(text: str) -> Prompt:
     """The prompt that `text` means: a name of `NAMED_PROMPTS`, or a template of the user's own.
 
-    Raises `UserError` for an empty template and for braces that do not parse.
+    Raises `UserError` for an empty template, for braces that do not parse, and for fields with a format, which a row
+    of another type would fail on.
     """
     template = NAMED_PROMPTS.get(text, text)
     try:
         prompt = Prompt(template)
         fields = prompt.fields
+        formatted = sorted(
+            name for _, name, form, conversion in string.Formatter().parse(template) if name and (form or conversion)
+        )
     except ValueError as error:
         raise UserError(f"--prompt {text!r}: {error}. Write fields as {{caption}}, braces as {{{{ and }}}}.") from None
     bad = sorted(f for f in fields if not f.isidentifier())
     if bad or not template.strip():
         raise UserError(f"--prompt {text!r}: {'field ' + bad[0] if bad else 'empty'}. Name fields like {{caption}}.")
+    if formatted:
+        raise UserError(f"--prompt {text!r}: field {formatted[0]} has a format. Write {{{formatted[0]}}} alone.")
     if all(Prompt(line).fields for line in template.split("\n") if line.strip()):
         raise UserError(f"--prompt {text!r}: nothing is left of it where a field is missing. Add a plain line.")
     return prompt

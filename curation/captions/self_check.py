@@ -1,7 +1,7 @@
 """Before the first picture of a job: does this checkpoint, with this processor, see pictures and keep rows apart?
 
-Each check stands for a fault that once went unnoticed through whole datasets: image tokens that do not match the
-features, pictures that never reach the model, and rows whose text depends on their batch because of right padding.
+Each check stands for a fault that captions do not show at a glance: image tokens that do not match the features,
+pictures that never reach the model, and rows whose text depends on their batch because of right padding.
 """
 
 from typing import Final

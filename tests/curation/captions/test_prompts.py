@@ -24,7 +24,9 @@ def test_braces_in_a_raw_caption_are_left_alone() -> None:
     assert prompt_named("laion").text("a {weird} caption", None, {})[0].startswith("a {weird} caption\n")
 
 
-@pytest.mark.parametrize("text", ["", "   ", "{", "{}", "{0}", "{caption}", "a {b-c} d\nx"])
+@pytest.mark.parametrize(
+    "text", ["", "   ", "{", "{}", "{0}", "{caption}", "a {b-c} d\nx", "n {label:d}\nx", "{caption!r}\nx"]
+)
 def test_templates_that_cannot_work_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="--prompt"):
         prompt_named(text)
