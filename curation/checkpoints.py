@@ -4,7 +4,14 @@ import os
 from dataclasses import dataclass
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from curation.shards.fingerprint import digest_directory
 from schemas.errors import UserError
@@ -41,13 +48,25 @@ def resolve_checkpoint(name: str, revision: str | None, *, needs: tuple[str, ...
         return Checkpoint(os.path.abspath(name), None, f"files:{digest_directory(name)}")
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"{name}: no such directory, and no hub id (OWNER/NAME) either. Check the path.")
+    file = needs[0].partition("|")[0]
     try:
-        config = hf_hub_download(name, needs[0].partition("|")[0], revision=revision)
+        config = hf_hub_download(name, file, revision=revision)
+    except HFValidationError:
+        raise UserError(f"{name}: no such directory, and no hub id (OWNER/NAME) either. Check the path.") from None
     except RepositoryNotFoundError:
         raise UserError(f"{name}: the hub has no such model, or it needs a login. Check the name.") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0][:160]
-        raise UserError(f"{name}: not a local directory, and the hub could not be asked ({first}).") from None
+    except RevisionNotFoundError:
+        raise UserError(f"{name}: the hub has no revision {revision} of it. Check --revision.") from None
+    except LocalEntryNotFoundError:
+        raise UserError(
+            f"{name}: no such directory, and no answer from the hub, which has not been asked for it before. "
+            f"Check the path, or the network."
+        ) from None
+    except EntryNotFoundError:
+        raise UserError(f"{name}: has no {file} on the hub, so not the checkpoint this stage needs.") from None
+    except (HfHubHTTPError, OSError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{name}: not a local directory, and the hub gave an error ({lines[0][:160]}).") from None
     commit = os.path.basename(os.path.dirname(config))
     return Checkpoint(name, commit, f"hub:{name}@{commit}")
 

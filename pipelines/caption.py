@@ -1,6 +1,7 @@
 """`python -m pipelines.caption`: dense captions for the pictures in image shards."""
 
 import argparse
+import math
 from collections.abc import Sequence
 
 from pipelines.command import add_job_arguments, finish, parser, run
@@ -79,8 +80,8 @@ def _check_numbers(options: argparse.Namespace) -> None:
         raise UserError("--batch-size and --max-new-tokens must be at least 1.")
     if options.decode_threads < 0:
         raise UserError("--decode-threads must not be negative.")
-    if options.temperature < 0 or not 0 < options.top_p <= 1:
-        raise UserError("--temperature must not be negative, and --top-p must be above 0 and at most 1.")
+    if not (math.isfinite(options.temperature) and options.temperature >= 0 and 0 < options.top_p <= 1):
+        raise UserError("--temperature must be a number and not negative, and --top-p must be above 0 and at most 1.")
 
 
 if __name__ == "__main__":

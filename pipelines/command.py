@@ -7,11 +7,12 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
-from schemas.errors import ExitCode, UserError
+from schemas.errors import ExitCode, StorageError, UserError
 
 if TYPE_CHECKING:
     from curation.execution.job import Job, JobOptions
@@ -24,9 +25,16 @@ EXIT_CODES = """exit codes:
   3 a guard stopped the job   4 the disk is full or not writable   130/143 ended by SIGINT/SIGTERM"""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line; the whole usage stays with --help."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(int(ExitCode.BAD_INPUT), f"error: {message}. See {self.prog} --help.\n")
+
+
 def parser(name: str, description: str) -> argparse.ArgumentParser:
     """The argument parser of `python -m pipelines.NAME`."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"python -m pipelines.{name}",
         description=description,
         epilog=EXIT_CODES,
@@ -43,7 +51,7 @@ def run(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = 
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
-        print("error: interrupted before the job began; nothing was changed", file=sys.stderr)
+        print("error: interrupted before the end; run the same command to go on", file=sys.stderr)
         code = ExitCode.INTERRUPTED
     sys.stdout.flush()
     sys.exit(int(code))
@@ -123,20 +131,33 @@ def finish(arguments: argparse.Namespace, job: "Job") -> "JobSummary":
     """Run `job` (or only explain it, with --dry-run), write --summary-json, and return the summary."""
     from curation.execution.job import dry_run, run_job
 
+    _require_place(arguments.summary_json)
     out = console()
     summary = dry_run(job, out) if arguments.dry_run else run_job(job, job_options(arguments), out)
     if arguments.summary_json:
-        with open(arguments.summary_json, "w", encoding="utf-8") as file:
-            json.dump(summary.as_json(), file, indent=2, sort_keys=True)
-            file.write("\n")
+        text = json.dumps(summary.as_json(), indent=2, sort_keys=True) + "\n"
+        try:
+            Path(arguments.summary_json).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise StorageError(
+                f"--summary-json {arguments.summary_json}: cannot be written ({error.strerror}); the job itself ended "
+                f"with exit code {int(summary.exit_code)}. Give another file."
+            ) from None
     if summary.stopped_by:
         print(f"error: {summary.stopped_by}", file=sys.stderr)
     return summary
 
 
+def _require_place(summary_json: str | None) -> None:
+    """Raise `UserError` before a long job, not after it, if its summary has nowhere to go."""
+    if summary_json and (Path(summary_json).is_dir() or not Path(summary_json).absolute().parent.is_dir()):
+        raise UserError(f"--summary-json {summary_json}: not a file in a directory that exists. Give another.")
+
+
 def _quieten_libraries() -> None:
     """Progress bars and advice of libraries would bury our own lines."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -146,21 +167,31 @@ def _quieten_libraries() -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
 
 
 def _not_negative(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from None
+
+
 def _share(text: str) -> float:
-    value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        value = -1.0
     if not 0.0 <= value <= 1.0:
         raise argparse.ArgumentTypeError(f"{text} is not a share between 0 and 1 (or 0% and 100%)")
     return value

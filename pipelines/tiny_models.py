@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.command import parser, run
-from schemas.errors import ExitCode, UserError
+from schemas.errors import ExitCode, StorageError, UserError
 
 _RECIPE = "recipe.json"
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         type=int,
         default=200,
         metavar="N",
-        help="steps that teach the LLaVA to describe generated pictures (default 200, about 20 s; 0 leaves it random)",
+        help="steps that teach the LLaVA to describe generated pictures (default 200; 0 leaves it random)",
     )
     options = command.parse_args(arguments)
     if options.teach_steps < 0:
@@ -34,18 +34,21 @@ def main(arguments: Sequence[str]) -> int:
     out = Path(options.out)
     recipe = {"version": 1, "seed": options.seed, "teach_steps": options.teach_steps}
     if (out / _RECIPE).exists():
-        if json.loads((out / _RECIPE).read_text()) != recipe:
+        if (out / _RECIPE).read_text(encoding="utf-8", errors="replace") != json.dumps(recipe) + "\n":
             raise UserError(f"{out}: holds checkpoints made with other settings. Name another --out, or remove it.")
         print(f"nothing to do: the checkpoints are in {out}")
         return ExitCode.OK
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: not empty, and not made by this command. Name another --out.")
 
     from curation.demo.models import make_tiny_models
     from curation.demo.teach import teach_llava
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be made ({error.strerror}). Give another --out.") from None
     try:
         made = make_tiny_models(aside, seed=options.seed)
         if options.teach_steps:

@@ -181,6 +181,13 @@ def _gzip(path: Path) -> Path:
         (lambda a, p: [*a, "--device", "cuda"], "no CUDA device"),
         (lambda a, p: [*a, "--prompt", "{caption}"], "--prompt"),
         (lambda a, p: [*a, "--batch-size", "0"], "--batch-size"),
+        (lambda a, p: [*a, "--device", "cdua"], "no such device"),
+        (lambda a, p: [*a, "--temperature", "nan"], "--temperature"),
+        (lambda a, p: [*a, "--model", "llava/"], "no such directory"),
+        (lambda a, p: [*a, "--summary-json", str(p / "absent" / "s.json")], "--summary-json"),
+        (lambda a, p: [*a, "--workers", "two"], "not a whole number"),
+        (lambda a, p: [*a, "--max-rejected", "few"], "not a share"),
+        (lambda a, p: [*a, "--max-new-tokns", "3"], "See python -m pipelines.caption --help"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_writes_nothing(
