@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.command import parser, run
 from pipelines.sample_record import is_current, stamp, write_record
+from schemas.dataset import DATASET_FILE
 from schemas.errors import ExitCode, StorageError, UserError
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     del model
     _write(options, prompts, decoder.to(device)(latents, scaling, shift))
     write_record(options.out, settings)
-    print(f"{len(prompts)} pictures of {size.height_px}x{size.width_px} px in {options.out}, together in grid.png")
+    noun = "picture" if len(prompts) == 1 else "pictures"
+    print(f"{len(prompts)} {noun} of {size.height_px}x{size.width_px} px in {options.out}, together in grid.png")
     print(f"weights: {weights} ({metadata['kind']}, after {metadata['images_seen']} images), on {device}")
     return ExitCode.OK
 
@@ -122,7 +124,8 @@ def _prompts(options: argparse.Namespace) -> list[str]:
     try:
         lines = options.prompts_file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{options.prompts_file}: cannot be read ({error}). Give a UTF-8 text file.") from None
+        reason = error.strerror if isinstance(error, OSError) else error.reason
+        raise UserError(f"{options.prompts_file}: cannot be read ({reason}). Give a UTF-8 text file.") from None
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise UserError(f"{options.prompts_file}: no prompt in it. Write one a line.")
@@ -245,6 +248,8 @@ def _latents(
 
 
 def _make_directory(out: Path) -> None:
+    if (out / DATASET_FILE).exists():
+        raise UserError(f"{out}: a data set lies there. Choose another --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
