@@ -1,6 +1,6 @@
 """Teach the small LLaVA to say plain sentences about generated pictures, so that a demonstration has text to work on.
 
-A few seconds on one CPU core. It learns the form of a description and some of its content; what it says of photographs
+It learns the form of a description and some of its content; what it says of photographs
 is grammatical and wrong. Nothing of this is a special case in the pipeline: the result is a checkpoint like any other.
 """
 
@@ -18,9 +18,7 @@ _GREY = (122, 116, 104)  # the mean of CLIP's pictures, as the captioner pads
 _FIRST_SCENE = 1_000_000
 
 
-def teach_llava(
-    directory: Path, *, steps: int, seed: int = 0, batch_size: int = 16, first_scene: int = 1_000_000
-) -> float:
+def teach_llava(directory: Path, *, steps: int, seed: int = 0, batch_size: int = 16) -> float:
     """Train the checkpoint at `directory` in place on scenes that no shard holds; the last step's loss (nats)."""
     processor: Any = AutoProcessor.from_pretrained(directory)
     model: Any = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32)
