@@ -14,6 +14,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from curation.shards.tar_writer import TarWriter
 
@@ -78,7 +79,8 @@ def _write(source: Path, out: Path, name: str, rows: int, members: Callable[[str
             path = out / name.format(number)
             if path.exists():
                 continue
-            with open(path, "wb") as file:
+            aside = path.with_suffix(".tar.part")
+            with open(aside, "wb") as file:
                 writer = TarWriter(file)
                 for member in files[start : start + rows]:
                     content = tar.extractfile(member)
@@ -86,9 +88,10 @@ def _write(source: Path, out: Path, name: str, rows: int, members: Callable[[str
                     for made, data in members(PurePosixPath(member.name).name, content.read()):
                         writer.add(made, data)
                 writer.finish()
+            aside.replace(path)
 
 
-def _rows(path: Path) -> list[dict[str, object]]:
+def _rows(path: Path) -> list[dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
