@@ -15,8 +15,8 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
 
     from curation.checkpoints import resolve_checkpoint
+    from curation.compute import Compute
     from curation.execution.job import Job
-    from curation.features.compute import Compute
     from curation.features.latents import LatentsStage
     from curation.features.vae import describe_vae
 

@@ -13,9 +13,9 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
 
     from curation.checkpoints import resolve_checkpoint
+    from curation.compute import Compute, default_dtype
     from curation.execution.job import Job, check_target
     from curation.execution.plan import plan_tables
-    from curation.features.compute import Compute, default_dtype
     from curation.features.null_text import write_null
     from curation.features.t5 import text_width
     from curation.features.text import TextStage

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parser().parse_args(arguments)
     rank = int(os.environ.get("RANK", 0))
-    name = f"train (rank {rank})" if "RANK" in os.environ else "train"
+    name = f"error (rank {rank})" if "RANK" in os.environ else "error"
     try:
         train(options, rank)
     except UserError as error:

@@ -11,9 +11,9 @@ from curation.captions.engine import Completion, Request
 from curation.captions.onevision import OnevisionPictureProcessor
 from curation.captions.sampling import TokenChooser
 from curation.checkpoints import Checkpoint
-from curation.features.compute import Compute
-from curation.features.loading import load_model
+from curation.compute import Compute
 from curation.images.resize import pad_to_square
+from curation.loading import load_model
 from schemas.errors import UserError
 
 _TILED_MODELS: Final = frozenset({"llava_next", "llava_onevision"})

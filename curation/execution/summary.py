@@ -93,7 +93,8 @@ class JobSummary:
         lines = [("output", self.out)]
         if not self.units_done and not self.failed and not self.stopped_by:
             return [*lines, ("units", f"nothing to do: all {self.units_current:,} are whole and current")]
-        why = "".join(f"; {n:,} {reason}" for reason, n in self.due.most_common())
+        due = ", ".join(f"{n:,} {reason}" for reason, n in self.due.most_common())
+        why = f" (were due: {due})" if due else ""
         lines.append(("units", f"{self.units_done:,} done, {self.units_current:,} already current{why}"))
         lines.append(("rows", f"{self.rows_in:,} in = {self.rows_kept:,} kept + {self.rows_rejected:,} rejected"))
         lines += [(f"  {reason}", f"{n:,}") for reason, n in self.rejected.most_common()]

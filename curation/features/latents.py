@@ -9,9 +9,9 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from curation.compute import Compute
 from curation.execution.clock import PhaseClock
 from curation.execution.stage import StageSpec, Unit
-from curation.features.compute import Compute
 from curation.features.input_order import InputOrder
 from curation.features.storage import store, to_float16
 from curation.features.vae import Vae, VaeEncoder

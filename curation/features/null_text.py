@@ -13,7 +13,7 @@ import torch
 import xxhash
 
 from curation.checkpoints import Checkpoint
-from curation.features.compute import Compute
+from curation.compute import Compute
 from curation.features.storage import npy_bytes, to_float16
 from curation.features.t5 import TextEncoder
 from curation.shards.target import Target

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoTokenizer, T5EncoderModel
 
 from curation.checkpoints import Checkpoint
-from curation.features.compute import Compute, repeatable
-from curation.features.loading import load_model, read_config
+from curation.compute import Compute, repeatable
+from curation.loading import load_model, read_config
 from schemas.errors import UserError
 
 _PLAIN_ENGLISH: Final = "the picture shows a"

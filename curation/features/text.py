@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import xxhash
 
 from curation.checkpoints import Checkpoint
+from curation.compute import Compute
 from curation.execution.clock import PhaseClock
 from curation.execution.stage import StageSpec, Unit
 from curation.features.codec import CODECS, INT8_GROUP, Codec, CodecError, encode
-from curation.features.compute import Compute
 from curation.features.null_text import NullText, embed_null, stored_null, write_null
 from curation.features.storage import store
 from curation.features.t5 import TextEncoder, Tokens, batches_by_length

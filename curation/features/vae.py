@@ -10,8 +10,8 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 
 from curation.checkpoints import Checkpoint
-from curation.features.compute import DTYPES, Compute, repeatable
-from curation.features.loading import load_model, read_config
+from curation.compute import DTYPES, Compute, repeatable
+from curation.loading import load_model, read_config
 from schemas.errors import UserError
 
 _CLASSES: Final[dict[str, Any]] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}

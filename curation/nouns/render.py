@@ -78,7 +78,7 @@ def _cells(row: NounStatistics) -> tuple[str, ...]:
         f"{row.valid_share:.1%}",
         f"{about}{row.nouns:,.0f}",
         f"{row.per_caption:.1f}",
-        f"{row.unseen:.1%}",
+        f"{row.unseen:.1%}" if row.nouns else "-",
     )
 
 

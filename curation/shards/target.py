@@ -133,8 +133,11 @@ class Target:
 
     def require_writable(self) -> None:
         """Create the directory and write a byte into it; `StorageError` if that cannot be done."""
-        with storage_errors(self.url):
-            self.fs.makedirs(self.root, exist_ok=True)
+        try:
+            with storage_errors(self.url):
+                self.fs.makedirs(self.root, exist_ok=True)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StorageError(f"{self.url}: cannot be made ({error.strerror}). Name another --out.") from None
         if not self.is_local:
             self.write_bytes(".writable", b"1")
             self.remove(".writable")

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from curation.checkpoints import Checkpoint
+from curation.compute import Compute
 from curation.execution.clock import PhaseClock
 from curation.execution.stage import Unit
 from curation.features.codec import encode
-from curation.features.compute import Compute
 from curation.features.latents import BucketChoice, LatentsStage, LatentsWorker
 from curation.features.storage import parse_member
 from curation.features.t5 import TextEncoder

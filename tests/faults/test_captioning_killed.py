@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -166,6 +167,25 @@ def test_a_killed_ray_worker_is_replaced_and_its_unit_redone(
         assert process.wait(180) == 0
     assert killed >= 1
     assert data_of(out) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ten_kills_of_ray_workers_at_ten_moments_change_nothing(inputs: list[str], run: Run, tmp_path: Path) -> None:
+    longer = [*inputs, "--unit-rows", "1", "--max-new-tokens", "48"]
+    assert run([*longer, "--out", str(tmp_path / "undisturbed")]) == 0
+    out, killed, moments = tmp_path / "captions", 0, random.Random(0)
+    with _ray_job([*longer, "--out", str(out), "--attempts", "30"]) as process:
+        for count in range(1, 20, 2):
+            if not _wait_for_entries(out, count, process):
+                break
+            time.sleep(moments.uniform(0.0, 0.1))
+            for worker in _workers(process):
+                worker.kill()
+                killed += 1
+        assert process.wait(300) == 0
+    assert killed == 10
+    assert data_of(out) == data_of(tmp_path / "undisturbed")
 
 
 def test_a_killed_ray_driver_leaves_no_worker_and_the_same_command_goes_on(

@@ -112,7 +112,7 @@ def test_one_deleted_output_redoes_one_unit_with_the_same_bytes(
     (out / "demo-00001-00000.parquet").unlink()
     code, said = ends(capsys, arguments(shards, llava, out))
     assert code == 0
-    assert "1 done, 5 already current; 1 with missing or damaged files" in said
+    assert "1 done, 5 already current (were due: 1 with missing or damaged files)" in said
     assert data_of(out) == before
 
 

@@ -127,7 +127,7 @@ def test_a_mistake_is_told_in_one_line(
             pytest.skip("there is a CUDA device")
     assert main(arguments(write_features(), tmp_path / "run", *more)) == ExitCode.BAD_INPUT
     error = capsys.readouterr().err
-    assert error.startswith("train: ")
+    assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert said in error
 
@@ -138,7 +138,7 @@ def test_pictures_that_tokens_do_not_divide_are_refused_in_one_line(
     features = write_features(buckets={(64, 64): 6, (64, 72): 3})
     assert main(arguments(features, tmp_path / "run")) == ExitCode.BAD_INPUT
     error = capsys.readouterr().err
-    assert error.startswith("train: --latents holds pictures of 64x72 px, but --model tiny/2 needs multiples of 16 px")
+    assert error.startswith("error: --latents holds pictures of 64x72 px, but --model tiny/2 needs multiples of 16 px")
     assert error.count("\n") == 1
 
 
@@ -159,7 +159,7 @@ def test_an_out_that_is_no_place_for_a_run_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (KeyboardInterrupt(), ExitCode.INTERRUPTED, "train (rank 1): interrupted; the same command"),
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED, "error (rank 1): interrupted; the same command"),
         (RuntimeError("[pair.cc:553] Connection closed by peer [::1]:1"), ExitCode.STOPPED, "lost another rank"),
     ],
 )
@@ -203,7 +203,7 @@ def test_a_run_stopped_by_a_signal_ends_with_its_exit_code_and_goes_on(write_fea
     process.terminate()
     out, error = process.communicate(timeout=100)
     assert process.returncode == ExitCode.TERMINATED
-    assert "train: stopped by SIGTERM and saved at step " in error
+    assert "error: stopped by SIGTERM and saved at step " in error
     assert "images seen" in out
 
 
@@ -253,7 +253,7 @@ def test_three_ranks_agree_with_one_and_resume_bitwise(write_features: Write, tm
 
     said = on_three_ranks(arguments(features, tmp_path / "parts", "--seed", "5"), fails=True)
     for rank in range(3):
-        assert said.count(f"train (rank {rank}): {tmp_path}/parts was begun otherwise: seed was 0, now 5") == 1
+        assert said.count(f"error (rank {rank}): {tmp_path}/parts was begun otherwise: seed was 0, now 5") == 1
     assert "[rank" not in said  # which torch puts before each line of a traceback
 
     (tmp_path / "parts" / "checkpoints" / "step-00000006" / "state.json").unlink()

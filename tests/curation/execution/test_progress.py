@@ -90,7 +90,7 @@ def test_the_summary_table_says_everything_once() -> None:
     for part in (
         "pipelines.copy",
         "out/[dir]",
-        "1 done, 2 already current; 2 not made yet; 1 suffix changed",
+        "1 done, 2 already current (were due: 2 not made yet, 1 suffix changed)",
         "10 in = 8 kept + 2 rejected",
         "corrupt",
         "words",

@@ -13,8 +13,8 @@ import webdataset
 from diffusers import AutoencoderKL, AutoencoderTiny
 
 from curation.checkpoints import resolve_checkpoint
+from curation.compute import Compute
 from curation.execution.summary import JobSummary
-from curation.features.compute import Compute
 from curation.features.latents import LatentsStage
 from curation.features.read import read_features
 from curation.features.vae import VaeEncoder, describe_vae

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.checkpoints import resolve_checkpoint
-from curation.features.compute import Compute
+from curation.compute import Compute
 from curation.features.t5 import TextEncoder, batches_by_length, text_width
 from schemas.errors import UserError
 

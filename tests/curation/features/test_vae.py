@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from curation.checkpoints import Checkpoint, resolve_checkpoint
-from curation.features.compute import Compute
+from curation.compute import Compute
 from curation.features.vae import VaeEncoder, describe_vae
 from schemas.errors import UserError
 

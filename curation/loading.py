@@ -8,7 +8,7 @@ from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 
 from curation.checkpoints import Checkpoint
-from curation.features.compute import DTYPES, Compute
+from curation.compute import DTYPES, Compute
 from schemas.errors import UserError
 
 _NAMED = 3
