@@ -140,17 +140,20 @@ def _wait_for_entries(out: Path, count: int, process: subprocess.Popen[bytes]) -
 
 def _workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     children = psutil.Process(process.pid).children(recursive=True)
-    return [p for p in children if any("UnitActor" in part for part in p.cmdline())]
+    return [p for p in children if any("UnitActor" in part for part in _line_of(p))]
 
 
 def _is_at_work(process: psutil.Process) -> bool:
     """Whether it holds units or runs the cluster: an actor, the raylet or the control store."""
-    try:
-        line = process.cmdline()
-    except psutil.NoSuchProcess:
-        return False
+    line = _line_of(process)
     program = Path(line[0]).name if line else ""
     return program in ("raylet", "gcs_server") or any("UnitActor" in part for part in line)
+
+
+def _line_of(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.NoSuchProcess):  # a zombie counts as gone too
+        return process.cmdline()
+    return []
 
 
 def test_a_killed_ray_worker_is_replaced_and_its_unit_redone(

@@ -197,7 +197,13 @@ def gone() -> Iterator[Callable[[subprocess.Popen[str]], None]]:
 
 
 def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [p for p in psutil.Process(driver.pid).children(recursive=True) if "UnitActor" in " ".join(p.cmdline())]
+    return [p for p in psutil.Process(driver.pid).children(recursive=True) if is_actor(p)]
+
+
+def is_actor(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # a zombie counts as gone too
+        return "UnitActor" in " ".join(process.cmdline())
+    return False
 
 
 def is_bystander(process: psutil.Process) -> bool:
