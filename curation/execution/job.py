@@ -87,9 +87,12 @@ def check_target(job: Job) -> DatasetInfo | None:
     """What is at the job's target now. Raises `DatasetError` if that is another dataset, or no dataset at all."""
     target, spec = job.target, job.stage.spec
     info = read_info(target.url)
-    if info is None:
-        if target.fs.exists(target.root) and any(not _is_ours(p) for p in target.fs.ls(target.root, detail=False)):
+    if info is None and _holds_more(target):
+        # Another driver may have begun between the two looks; its dataset.json came before all else.
+        info = read_info(target.url)
+        if info is None:
             raise DatasetError(f"{target.url}: not empty and no latentmill dataset. Name a new or empty --out.")
+    if info is None:
         return None
     if info.kind != spec.schema.kind or info.stage != spec.name:
         raise DatasetError(
@@ -324,6 +327,14 @@ def _record_run(job: Job, summary: JobSummary) -> None:
     except UserError as error:  # a full disk must not hide what the summary has to say
         summary.stopped_by = summary.stopped_by or str(error)
         summary.exit_code = summary.exit_code or error.exit_code
+
+
+def _holds_more(target: Target) -> bool:
+    """Whether the directory holds anything but leftovers of a run that died before it wrote dataset.json."""
+    if not target.fs.exists(target.root):
+        return False
+    target.fs.invalidate_cache(target.root)
+    return any(not _is_ours(path) for path in target.fs.ls(target.root, detail=False))
 
 
 def _is_ours(path: str) -> bool:
