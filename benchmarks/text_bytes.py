@@ -8,9 +8,11 @@ do not. So there is a second set of values, with log-normal weights there and 16
 
 import argparse
 import gzip
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,7 @@ def main() -> None:
     weights = np.exp(noise.standard_normal(WIDTH)).astype(np.float32)
     weights[noise.choice(WIDTH, 16, replace=False)] *= 30
     for name, captions in (("dense", _dense(options.data)), ("alt text", _alt(options.data))):
-        chosen = [caption for _, caption in zip(range(options.captions), captions, strict=False)]
+        chosen = list(itertools.islice(captions, options.captions))
         embedded = list(_embed(model, tokenizer, chosen))
         tokens = np.array([len(values) for values in embedded])
         words = np.mean([len(caption.split()) for caption in chosen])
@@ -56,7 +58,7 @@ def main() -> None:
         for kind, all_values in (("alike", embedded), ("heavy", [values * weights for values in embedded])):
             _report(f"fp16 {kind}", all_values, lambda values: encode(values, "fp16"))
             for group in GROUPS:
-                _report(f"int8/{group} {kind}", all_values, lambda values, g=WIDTH // group: encode_int8(values, g))  # type: ignore[misc]
+                _report(f"int8/{group} {kind}", all_values, partial(encode_int8, groups=WIDTH // group))
 
 
 def _report(name: str, embedded: list[Values], store: Callable[[Values], npt.NDArray[np.generic] | None]) -> None:
@@ -71,7 +73,7 @@ def _report(name: str, embedded: list[Values], store: Callable[[Values], npt.NDA
         decode_embedding(stored, "")
         marks.append(time.perf_counter())
         size += len(npy_bytes(stored))
-        for step, before, after in zip(seconds, marks, marks[1:], strict=False):
+        for step, before, after in zip(seconds, marks[:-1], marks[1:], strict=True):
             seconds[step] += after - before
     times = ", ".join(f"{step} {1e3 * spent / len(embedded):.2f}" for step, spent in seconds.items())
     figures = error.figures

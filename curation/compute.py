@@ -48,6 +48,7 @@ class Compute:
         try:
             device = torch.device(self.device)
             torch.empty(0, device=device)
+        # torch says it in three ways: no such device, no card, a build without CUDA, a device without storage.
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(

@@ -23,7 +23,9 @@ def add_image_arguments(command: argparse.ArgumentParser, what: str) -> None:
         metavar="PATTERN",
         help="tar files or folders: paths, globs, {000..127}, fsspec URLs",
     )
-    group.add_argument("--source", required=True, metavar="NAME", help="layout: sam, imagenet, webdataset or folder")
+    group.add_argument(
+        "--source", required=True, metavar="NAME", help="layout: sam, sam-masks, imagenet, webdataset, folder"
+    )
     group.add_argument("--out", required=True, metavar="DIR", help=f"the {what} dataset, new or to go on with")
     group.add_argument("--min-side", type=int, metavar="PX", help="reject pictures with a shorter side")
     group.add_argument("--max-pixels", type=int, metavar="N", help="reject pictures with more, before decoding them")

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -55,9 +55,9 @@ class LatentsStage:
     vae: Vae
     resolution: int = 256
     buckets: BucketChoice = "square"
-    policy: DecodePolicy = DecodePolicy()  # noqa: RUF009 - frozen
+    policy: DecodePolicy = field(default_factory=DecodePolicy)
     batch_size: int = 8
-    compute: Compute = Compute()  # noqa: RUF009 - frozen
+    compute: Compute = field(default_factory=Compute)
     decode_threads: int = 2
     flip: bool = False
 
@@ -229,7 +229,7 @@ class LatentsWorker:
         with clock.phase("model"):
             filling = [batch[0].pixels] * (self._stage.batch_size - len(batch))
             posteriors = self._encoder.encode(np.stack([*(p.pixels for p in batch), *filling]))
-        for picture, posterior in zip(batch, posteriors, strict=False):
+        for picture, posterior in zip(batch, posteriors[: len(batch)], strict=True):
             out.put(picture.number, _Encoded(picture, to_float16(posterior)))
 
 

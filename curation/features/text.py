@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 import fsspec
@@ -51,7 +51,7 @@ class TextStage:
     column: CaptionColumn = "caption"
     max_tokens: int = 120
     batch_tokens: int = 4096
-    compute: Compute = Compute()  # noqa: RUF009 - frozen
+    compute: Compute = field(default_factory=Compute)
     codec: Codec = "fp16"
     null: NullText | None = None
 

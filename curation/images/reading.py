@@ -89,8 +89,7 @@ def prepared_samples(
             return RefusedRow(row.key, found.reason, found.detail) if isinstance(found, Refusal) else prepare(found)
 
         pending = map_ahead(one, rows, threads=threads, ahead=ahead)
-        if isinstance(pending, Generator):
-            stack.callback(pending.close)  # before the container: its threads may still be reading
+        stack.callback(pending.close)  # before the container: its threads may still be reading
         for _ in rows:
             with clock.phase("decode"):
                 made = next(pending)

@@ -188,7 +188,7 @@ def phase_figures(times: Sequence[StageTime]) -> list[Figure]:
         for name, seconds in time.phases.items():
             totals[name] += seconds
     ranked = sorted(totals, key=lambda name: (-totals[name], name))
-    tones = dict(zip(ranked, TONES[:-1], strict=False))
+    tones = {name: TONES[place] for place, name in enumerate(ranked[: len(TONES) - 1])}
     return [_phase_figure(time, tones) for time in times if sum(time.phases.values()) > 0]
 
 

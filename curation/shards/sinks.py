@@ -28,7 +28,7 @@ class HashingFile:
     def __init__(self, path: str) -> None:
         self._path = path
         with storage_errors(path):
-            self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115 - closed by finish or abandon
+            self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115 - closed by finish or discard
         self._digest = xxhash.xxh3_128()
         self._position = 0
         self.closed = False
@@ -134,7 +134,7 @@ class TarSink:
         self.path = path
         self.temporary = target.temporary(path)
         self._file = HashingFile(self.temporary)
-        self._tar = TarWriter(self._file)  # type: ignore[arg-type]
+        self._tar = TarWriter(self._file)
         self._rows = 0
 
     def add(self, key: str, extension: str, content: bytes) -> tuple[int, int]:

@@ -1,16 +1,22 @@
 """Write a tar whose bytes depend on nothing but its members: same rows, same bytes, on any machine, at any time."""
 
 import tarfile
-from typing import IO, Final
+from typing import Any, Final, Protocol
 
 _BLOCK: Final = 512
 _END: Final = bytes(2 * _BLOCK)
 
 
+class Sink(Protocol):
+    """What a tar is written to: a file, or anything that takes bytes in order."""
+
+    def write(self, data: bytes, /) -> Any: ...
+
+
 class TarWriter:
     """Appends members to `file`. Names up to 100 bytes are plain ustar; longer ones use a pax header."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Sink) -> None:
         self._file = file
         self._position = 0
 

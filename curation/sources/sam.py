@@ -12,12 +12,19 @@ from schemas.status import RejectReason
 
 @dataclass(frozen=True, slots=True)
 class SamSource:
-    """SA-1B as released, in tars. The JSON is read only with `masks`, and is then all of `extra`."""
+    """SA-1B as released, in tars. The JSON is read only with `masks`, and is then all of `extra`.
+
+    With masks it goes by another name, so that datasets made with and without them are never taken for one another.
+    """
 
     masks: bool = False
-    name: str = field(default="sam", init=False)
     version: int = field(default=1, init=False)
     container: Literal["tar"] = field(default="tar", init=False)
+
+    @property
+    def name(self) -> str:
+        """`sam`, or `sam-masks`."""
+        return "sam-masks" if self.masks else "sam"
 
     def members(self, extensions: Sequence[str]) -> tuple[str, ...] | Refusal:
         found = with_optional(extensions, *(("json",) if self.masks else ()))

@@ -10,7 +10,13 @@ from curation.sources.sam import SamSource
 from curation.sources.webdataset import WebdatasetSource
 from schemas.errors import UserError
 
-_ALL: Final[tuple[Source, ...]] = (SamSource(), ImageNetSource(), WebdatasetSource(), FolderSource())
+_ALL: Final[tuple[Source, ...]] = (
+    SamSource(),
+    SamSource(masks=True),
+    ImageNetSource(),
+    WebdatasetSource(),
+    FolderSource(),
+)
 
 SOURCES: Final = MappingProxyType({source.name: source for source in _ALL})
 

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curation.captions.engine import FinishReason
 from curation.captions.quality import clean
 from schemas.status import USABLE_STATUSES, CaptionStatus
 
@@ -35,8 +36,8 @@ HATS = "A cat on a hat" + " on top of a hat" * 5
         ("whatever", "error", CaptionStatus.ENGINE_ERROR),
     ],
 )
-def test_each_fault_gives_its_status(text: str, finish: str, status: CaptionStatus) -> None:
-    assert clean(text, finish).status is status  # type: ignore[arg-type]
+def test_each_fault_gives_its_status(text: str, finish: FinishReason, status: CaptionStatus) -> None:
+    assert clean(text, finish).status is status
 
 
 def test_a_trimmed_caption_ends_with_its_last_whole_sentence() -> None:
@@ -54,8 +55,8 @@ def test_stock_openings_and_open_ends_are_flagged_and_kept() -> None:
 
 
 @given(st.text(max_size=400), st.sampled_from(["stop", "length", "error"]))
-def test_any_text_gets_one_status_and_text_only_where_usable(text: str, finish: str) -> None:
-    cleaned = clean(text, finish)  # type: ignore[arg-type]
+def test_any_text_gets_one_status_and_text_only_where_usable(text: str, finish: FinishReason) -> None:
+    cleaned = clean(text, finish)
     assert (cleaned.text != "") == (cleaned.status in USABLE_STATUSES)
     assert list(cleaned.flags) == sorted(set(cleaned.flags))
     assert "  " not in cleaned.text

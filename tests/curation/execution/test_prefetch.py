@@ -25,7 +25,7 @@ def test_no_more_is_taken_than_is_allowed_to_wait() -> None:
     for number in range(10):
         assert next(results) == number
         assert len(taken) <= number + 5
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert len(taken) <= 15
 
 
@@ -42,7 +42,7 @@ def test_an_exception_comes_where_its_result_would_have_come() -> None:
 def test_leaving_early_ends_the_threads() -> None:
     results = map_ahead(lambda x: x, iter(range(1000)), threads=3, ahead=10)
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 

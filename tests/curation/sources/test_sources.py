@@ -45,7 +45,7 @@ def reason(source: Source, members: Mapping[str, bytes]) -> RejectReason:
 
 
 def test_sources_are_found_by_their_names() -> None:
-    assert set(SOURCES) == {"sam", "imagenet", "webdataset", "folder"}
+    assert set(SOURCES) == {"sam", "sam-masks", "imagenet", "webdataset", "folder"}
     assert all(source_named(name).name == name for name in SOURCES)
     assert {name for name, source in SOURCES.items() if source.container == "folder"} == {"folder"}
 
@@ -79,11 +79,11 @@ def test_a_sample_without_exactly_one_picture_is_refused_by_its_extensions_alone
 @ALL
 @pytest.mark.parametrize("extension", ["jpg", "JPG", "jpeg", "JPEG", "png", "webp", "tif", "Gif"])
 def test_the_picture_comes_first_and_keeps_the_case_of_its_extension(source: Source, extension: str) -> None:
-    wanted = source.members(("mask.png", "cls", "depth.npy", extension, "seg.jpg"))
+    wanted = source.members(("mask.png", "cls", "json", "depth.npy", extension, "seg.jpg"))
     assert not isinstance(wanted, Refusal)
     assert wanted[0] == extension
     assert not {"mask.png", "depth.npy", "seg.jpg"} & set(wanted)
-    assert sample(source, {"cls": b"7", extension: b"picture"}).image == b"picture"
+    assert sample(source, {"cls": b"7", "json": b"{}", extension: b"picture"}).image == b"picture"
 
 
 def test_the_masks_of_sa1b_are_not_read_unless_asked_for() -> None:
