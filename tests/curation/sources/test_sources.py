@@ -51,7 +51,9 @@ def test_sources_are_found_by_their_names() -> None:
 
 
 def test_an_unknown_source_is_told_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="no source is called 'laion'; choose from sam, sam-masks, imagenet, webdataset, folder"):
+    with pytest.raises(
+        UserError, match="no source is called 'laion'; choose from sam, sam-masks, imagenet, webdataset, folder"
+    ):
         source_named("laion")
 
 
