@@ -2,8 +2,9 @@
 
 import io
 import os
+import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,47 @@ from schemas.tables import LATENTS_INDEX, TEXT_INDEX
 # Tests never assert on time; and what CI tries is the same at every run.
 settings.register_profile("latentmill", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("latentmill")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real test data; the test is skipped where there is none."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("LATENTMILL_TEST_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("no real test data: set LATENTMILL_TEST_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def read_tar() -> Callable[[Path], dict[str, bytes]]:
+    """All members of a tar by name."""
+
+    def read(path: Path) -> dict[str, bytes]:
+        if not path.is_file():
+            pytest.skip(f"no {path.name} in the test data")
+        with tarfile.open(path) as tar:
+            return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+
+    return read
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB of its own; skips where this process may not mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    if done.returncode != 0:
+        pytest.skip(f"a small tmpfs cannot be mounted here ({done.stderr.strip()})")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @dataclass(frozen=True, slots=True)

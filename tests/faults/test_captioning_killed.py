@@ -15,6 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from dataset_files import data_of
 
 from curation.demo.models import make_llava
 from curation.demo.pictures import write_webdataset_shards
@@ -40,7 +41,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Run one job in a fresh process: `run(arguments, kill=(where, call, moment)) -> exit status`."""
     log = tmp_path_factory.mktemp("log") / "jobs.log"
-    child = str(Path(__file__).with_name("caption_child.py"))
+    child = str(Path(__file__).parents[1] / "support/caption_child.py")
     with subprocess.Popen([sys.executable, child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -59,19 +60,6 @@ def undisturbed(inputs: list[str], run: Run, tmp_path_factory: pytest.TempPathFa
     out = tmp_path_factory.mktemp("undisturbed") / "captions"
     assert run([*inputs, "--out", str(out)]) == 0
     return data_of(out)
-
-
-def data_of(out: Path) -> dict[str, bytes]:
-    """Every file of a dataset except the runs' summaries; of ledger entries, all but how the run went."""
-    data = {}
-    for path in sorted(p for p in out.rglob("*") if p.is_file()):
-        name = str(path.relative_to(out))
-        if name.startswith("runs/"):
-            continue
-        data[name] = path.read_bytes()
-        if name.startswith("ledger/"):
-            data[name] = json.dumps({k: v for k, v in json.loads(data[name]).items() if k != "run"}).encode()
-    return data
 
 
 def keys_of(out: Path) -> list[str]:

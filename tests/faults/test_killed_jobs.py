@@ -1,10 +1,9 @@
 """SIGKILL at every kind of point of a small job, and a disk without room; then the same command again.
 
-The job is the command of tests/curation/execution/copy_job.py; what is written must be the files of an undisturbed run,
+The job is the command of tests/support/copy_job.py; what is written must be the files of an undisturbed run,
 to the byte.
 """
 
-import importlib.util
 import io
 import json
 import os
@@ -16,45 +15,33 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
+import copy_job
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from dataset_files import data_of
 from rich.console import Console
 
 from curation.execution.job import JobOptions, run_job
 
-COPY_JOB = Path(__file__).parents[1] / "curation/execution/copy_job.py"
 ROWS = {"a": 10, "b": 5, "c": 9}
 KEYS = sorted(f"{shard}/k{row:03d}" for shard, rows in ROWS.items() for row in range(rows))
 REJECTED = "c/k004"
 UNITS = 8
 
 
-@pytest.fixture(scope="module")
-def copy_job() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("copy_job", COPY_JOB)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["copy_job"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @dataclass(frozen=True, slots=True)
 class Campaign:
     """One job's command, its output, and what that output must be in the end."""
 
-    module: ModuleType
     shards: Path
     out: Path
     expected: dict[str, bytes]
 
     def command(self, *more: str) -> list[str]:
         """The command line; c/k004 is always refused, so that there is a rejects table."""
-        line = [sys.executable, str(COPY_JOB), "--shards", f"{self.shards}/*.tar", "--out", str(self.out)]
+        line = [sys.executable, copy_job.__file__, "--shards", f"{self.shards}/*.tar", "--out", str(self.out)]
         return [*line, "--trouble", f"{REJECTED}=reject", *more]
 
     def run(self, *more: str) -> "subprocess.CompletedProcess[str]":
@@ -79,13 +66,13 @@ class Campaign:
         done = self.run()
         assert done.returncode == 0, done.stderr
         self.check_whole()
-        job = self.module.make_job([f"{self.shards}/*.tar"], str(self.out))
+        job = copy_job.make_job([f"{self.shards}/*.tar"], str(self.out))
         again = run_job(job, JobOptions(), Console(file=io.StringIO()))
         assert (again.units_done, again.units_current) == (0, UNITS)
 
     def check_whole(self) -> None:
         """Nothing lost, nothing twice, nothing left over, and the bytes of an undisturbed run."""
-        assert self.module.data_of(self.out) == self.expected
+        assert data_of(self.out) == self.expected
         tables = [*self.out.glob("*.parquet"), *(self.out / "rejects").glob("*.parquet")]
         assert sorted(key for path in tables for key in pq.read_table(path)["key"].to_pylist()) == KEYS
         assert not [path for path in self.out.rglob("*") if ".tmp-" in path.name]
@@ -98,25 +85,25 @@ class Campaign:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(copy_job.__file__).parent)}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(copy_job: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
     """The shards, and the files of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     for shard, rows in ROWS.items():
         copy_job.write_shard(folder / "in" / f"{shard}.tar", rows)
-    campaign = Campaign(copy_job, folder / "in", folder / "out", {})
+    campaign = Campaign(folder / "in", folder / "out", {})
     done = campaign.run()
     assert done.returncode == 0, done.stderr
-    return folder / "in", copy_job.data_of(folder / "out")
+    return folder / "in", data_of(folder / "out")
 
 
 @pytest.fixture
-def campaign(copy_job: ModuleType, undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path) -> Campaign:
+def campaign(undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path) -> Campaign:
     shards, expected = undisturbed
-    return Campaign(copy_job, shards, tmp_path / "out", expected)
+    return Campaign(shards, tmp_path / "out", expected)
 
 
 KILLS = [
@@ -272,29 +259,11 @@ def check_storage_error(campaign: Campaign, ended: "subprocess.CompletedProcess[
     campaign.check_nothing_partial()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB of its own; skips where this process may not mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command here")
-    if done.returncode != 0:
-        pytest.skip(f"a small tmpfs cannot be mounted here ({done.stderr.strip()})")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
 @pytest.mark.parametrize("room", [0, 8, 24, 60, 100])
 def test_a_full_disk_ends_in_one_line_and_the_same_command_recovers(
     campaign: Campaign, small_disk: Path, room: int
 ) -> None:
-    on_disk = Campaign(campaign.module, campaign.shards, small_disk / "out", campaign.expected)
+    on_disk = Campaign(campaign.shards, small_disk / "out", campaign.expected)
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes((256 - room) * 1024))
     check_storage_error(on_disk, on_disk.run(), "the disk is full")

@@ -1,39 +1,25 @@
 """A small stage, its shards, and how to look at what it wrote."""
 
-import importlib.util
 import io
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import copy_job
 import pyarrow.parquet as pq
 import pytest
+from dataset_files import data_of
 from rich.console import Console
 
 from curation.execution.job import JobOptions, run_job
 from curation.execution.summary import JobSummary
 
 WriteShard = Callable[..., Path]
-COPY_JOB = Path(__file__).with_name("copy_job.py")
-
-
-@pytest.fixture(scope="session")
-def copy_job() -> ModuleType:
-    """The module copy_job.py, which Ray's workers get by value."""
-    spec = importlib.util.spec_from_file_location("copy_job", COPY_JOB)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["copy_job"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
-def write_shard(copy_job: ModuleType, tmp_path: Path) -> WriteShard:
+def write_shard(tmp_path: Path) -> WriteShard:
     """Write a shard below tmp_path: `write_shard("a", 10, words="hello", folder="in")`."""
 
     def write(name: str, rows: int, words: str = "hello", folder: str = "in") -> Path:
@@ -46,7 +32,6 @@ def write_shard(copy_job: ModuleType, tmp_path: Path) -> WriteShard:
 class Copying:
     """Run copy jobs into one directory and look at it."""
 
-    module: ModuleType
     shards: Path
     out: Path
     marks: Path
@@ -59,11 +44,11 @@ class Copying:
         """The job over all shards."""
         patterns = shards or [str(self.shards / "*.tar")]
         self.marks.mkdir(exist_ok=True)
-        return self.module.make_job(patterns, str(out or self.out), marks=str(self.marks), **named)
+        return copy_job.make_job(patterns, str(out or self.out), marks=str(self.marks), **named)
 
     def files(self, out: Path | None = None) -> dict[str, bytes]:
         """Every file except the runs' summaries; of ledger entries, all but how the run went."""
-        return self.module.data_of(out or self.out)
+        return data_of(out or self.out)
 
     def rows(self) -> dict[str, str]:
         """key → text of every row; fails on a key that is there twice."""
@@ -83,8 +68,8 @@ class Copying:
 
 
 @pytest.fixture
-def copying(copy_job: ModuleType, write_shard: WriteShard, tmp_path: Path) -> Copying:
+def copying(write_shard: WriteShard, tmp_path: Path) -> Copying:
     """Copy jobs over two shards: a (10 rows, three units of 4) and b (5 rows, two units)."""
     write_shard("a", 10)
     write_shard("b", 5)
-    return Copying(copy_job, tmp_path / "in", tmp_path / "out", tmp_path / "marks")
+    return Copying(tmp_path / "in", tmp_path / "out", tmp_path / "marks")

@@ -316,7 +316,7 @@ def test_every_run_that_did_something_leaves_a_summary(copying: Any) -> None:
     assert record["limited_by"].partition(" ")[0] in {"decode", "write", ""}
 
 
-def test_a_job_into_a_url_is_the_same_job(copying: Any, copy_job: Any) -> None:
+def test_a_job_into_a_url_is_the_same_job(copying: Any) -> None:
     url = f"memory://latentmill-job-{os.getpid()}"
     target = Target(url)
     try:

@@ -4,9 +4,9 @@ import importlib
 import io
 import signal
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import copy_job
 import psutil
 import pytest
 from rich.console import Console
@@ -19,7 +19,7 @@ RAY = JobOptions(workers=2, use_ray=True, cpus_per_worker=0.5, attempts=2)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _stage_by_value(copy_job: ModuleType) -> None:
+def _stage_by_value() -> None:
     prepare_ray_environment(None)
     importlib.import_module("ray.cloudpickle").register_pickle_by_value(copy_job)
 

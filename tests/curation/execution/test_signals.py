@@ -16,7 +16,7 @@ import pytest
 from curation.execution.signals import interruptible
 from schemas.errors import ExitCode, InterruptedJobError
 
-COPY_JOB = Path(__file__).with_name("copy_job.py")
+COPY_JOB = Path(__file__).parents[2] / "support/copy_job.py"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -4,16 +4,14 @@ Run as a script it is a command like those of pipelines/; loaded by path it give
 Troubles (`key=kind` or `key=kind:times`) make chosen keys misbehave; --kill ends the process by SIGKILL at a call.
 """
 
-import json
 import os
-import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+from fault_points import Places, kill_at
 
 from curation.execution import plan
 from curation.execution.clock import PhaseClock
@@ -133,19 +131,6 @@ def write_shard(path: Path, rows: int, words: str = "hello") -> Path:
     return path
 
 
-def data_of(root: Path) -> dict[str, bytes]:
-    """Every file of a dataset except the runs' summaries; of ledger entries, all but how the run went."""
-    data = {}
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        name = str(path.relative_to(root))
-        if name.startswith("runs/"):
-            continue
-        data[name] = path.read_bytes()
-        if name.startswith("ledger/"):
-            data[name] = json.dumps({k: v for k, v in json.loads(data[name]).items() if k != "run"}).encode()
-    return data
-
-
 def make_job(
     shards: Sequence[str],
     out: str,
@@ -170,7 +155,7 @@ def make_job(
     return job
 
 
-_PATCHABLE: dict[str, tuple[Any, str]] = {
+_PLACES: Places = {
     "index": (plan, "ensure_index"),
     "process": (CopyWorker, "process"),
     "keep": (UnitWriter, "keep"),
@@ -182,25 +167,6 @@ _PATCHABLE: dict[str, tuple[Any, str]] = {
     "fsync": (os, "fsync"),
     "replace": (os, "replace"),
 }
-
-
-def kill_at(where: str, call: int, moment: str) -> None:
-    """From now on, SIGKILL this process `before` or `after` the numbered call of the function named `where`."""
-    owner, name = _PATCHABLE[where]
-    whole: Callable[..., Any] = getattr(owner, name)
-    calls = 0
-
-    def counted(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call and moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = whole(*arguments, **named)
-        if calls == call and moment == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, counted)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -216,7 +182,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     if given.kill:
         where, call, moment = given.kill.split(":")
-        kill_at(where, int(call), moment)
+        kill_at(_PLACES, where, int(call), moment)
     job = make_job(
         given.shards,
         given.out,

@@ -6,12 +6,11 @@ point at which the child kills itself; a line of JSON on stdout answers with its
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable
-from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
+
+from fault_points import Places, kill_at
 
 from curation.captions.stage import CaptionWorker
 from curation.captions.transformers_engine import TransformersEngine
@@ -22,7 +21,7 @@ from curation.shards.unit_writer import UnitWriter
 from pipelines import caption
 from pipelines.command import run
 
-_PATCHABLE: dict[str, tuple[Any, str]] = {
+_PLACES: Places = {
     "index": (plan, "ensure_index"),
     "process": (CaptionWorker, "process"),
     "complete": (TransformersEngine, "complete"),
@@ -35,25 +34,6 @@ _PATCHABLE: dict[str, tuple[Any, str]] = {
 }
 
 
-def kill_at(where: str, call: int, moment: str) -> None:
-    """From now on, SIGKILL this process `before` or `after` the numbered call of the function named `where`."""
-    owner, name = _PATCHABLE[where]
-    whole: Callable[..., Any] = getattr(owner, name)
-    calls = 0
-
-    def counted(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call and moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = whole(*arguments, **named)
-        if calls == call and moment == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, counted)
-
-
 def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
@@ -63,7 +43,7 @@ def main() -> None:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
             if order["kill"]:
-                kill_at(*order["kill"])
+                kill_at(_PLACES, *order["kill"])
             run(caption.main, order["arguments"])
         _, status = os.waitpid(child, 0)
         print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
