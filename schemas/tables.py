@@ -11,7 +11,7 @@ _SHARD: Final = Column("shard", pa.string(), "name of the source shard (file nam
 
 CAPTIONS: Final = TableSchema(
     "captions",
-    1,
+    2,
     (
         _KEY,
         _SHARD,
@@ -26,6 +26,9 @@ CAPTIONS: Final = TableSchema(
         Column("n_prompt_tokens", pa.int32(), "prompt tokens, image tokens included, padding excluded"),
         Column("n_tokens", pa.int32(), "generated tokens, the end token included"),
         Column("n_t5_tokens", pa.int32(), "T5 tokens of caption, end token included; null without", nullable=True),
+        Column("n_words", pa.int32(), "words of generated, split at white space"),
+        Column("repeated_4grams", pa.float32(), "share of 4-grams that came before; null under 4 words", nullable=True),
+        Column("compression", pa.float32(), "UTF-8 bytes over the zlib-compressed; null if empty", nullable=True),
         Column("mean_logprob", pa.float32(), "mean natural-log probability of the generated tokens", nullable=True),
         Column("prompt_id", pa.string(), "digest of the prompt template and the image preparation"),
         Column("rules_version", pa.int32(), "version of the caption rules that set caption, status and flags"),

@@ -37,6 +37,15 @@ _SENTENCE_END: Final = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 
 
 @dataclass(frozen=True, slots=True)
+class Measures:
+    """Figures of a generated text, whatever the rules make of them; the columns of the captions table."""
+
+    n_words: int
+    repeated_4grams: float | None  # share of 4-grams that came before; None under 4 words
+    compression: float | None  # bytes over zlib-compressed bytes; None if empty
+
+
+@dataclass(frozen=True, slots=True)
 class Cleaned:
     """The verdict on one caption; `text` is empty where nothing usable is left. `flags` are sorted."""
 
@@ -82,14 +91,24 @@ def clean(generated: str, finish_reason: FinishReason) -> Cleaned:
     return Cleaned(text, status, tuple(sorted(flags)))
 
 
-def repeats(text: str) -> bool:
-    """Whether `text` goes in circles."""
+def measure(text: str) -> Measures:
+    """The figures of `text`; white space and case make no difference."""
     words = text.lower().split()
     grams = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
-    if grams and 1 - len(set(grams)) / len(grams) > _MAX_REPEATED_4GRAMS:
+    raw = " ".join(text.split()).encode()
+    return Measures(
+        n_words=len(words),
+        repeated_4grams=1 - len(set(grams)) / len(grams) if grams else None,
+        compression=len(raw) / len(zlib.compress(raw)) if raw else None,
+    )
+
+
+def repeats(text: str) -> bool:
+    """Whether `text` goes in circles."""
+    measures = measure(text)
+    if (measures.repeated_4grams or 0.0) > _MAX_REPEATED_4GRAMS:
         return True
     sentences = [s.strip().lower() for s in _SENTENCE_END.split(text) if len(s.split()) >= 4]
     if len(set(sentences)) < len(sentences):
         return True
-    raw = text.encode()
-    return len(words) > _COMPRESSION_MIN_WORDS and len(raw) / len(zlib.compress(raw)) > _MAX_COMPRESSION
+    return measures.n_words > _COMPRESSION_MIN_WORDS and (measures.compression or 0.0) > _MAX_COMPRESSION

@@ -9,7 +9,7 @@ import xxhash
 
 from curation.captions.engine import Completion, Request
 from curation.captions.prompts import Prompt
-from curation.captions.quality import RULES_VERSION, clean
+from curation.captions.quality import RULES_VERSION, clean, measure
 from curation.captions.self_check import self_check
 from curation.captions.transformers_engine import Decoding, TransformersEngine
 from curation.checkpoints import Checkpoint
@@ -156,6 +156,7 @@ class CaptionWorker:
             "n_prompt_tokens": completion.n_prompt_tokens,
             "n_tokens": completion.n_tokens,
             "n_t5_tokens": t5,
+            **dataclasses.asdict(measure(completion.text)),
             "mean_logprob": completion.mean_logprob,
             "prompt_id": self._prompt_id,
             "rules_version": RULES_VERSION,

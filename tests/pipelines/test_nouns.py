@@ -68,7 +68,7 @@ def write_captions(root: Path, units: dict[str, list[Caption]]) -> Path:
 
 
 def caption_row(shard: str, number: int, caption: Caption) -> dict[str, Any]:
-    whole = dict.fromkeys(("width", "height", "n_prompt_tokens", "n_tokens", "rules_version", "seed"), 1)
+    whole = dict.fromkeys(("width", "height", "n_prompt_tokens", "n_tokens", "n_words", "rules_version", "seed"), 1)
     words = {"generated": caption[1], "status": "ok", "flags": [], "finish_reason": "stop", "prompt_id": "p"}
     return {"key": f"{number:05d}", "shard": shard, "raw_caption": caption[0], "caption": caption[1], **whole, **words}
 

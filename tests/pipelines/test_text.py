@@ -67,7 +67,7 @@ def write_captions(tmp_path: Path) -> Callable[..., Path]:
                         "finish_reason": "stop",
                         "prompt_id": "p",
                     }
-                    numbers = ("width", "height", "n_prompt_tokens", "n_tokens", "rules_version", "seed")
+                    numbers = ("width", "height", "n_prompt_tokens", "n_tokens", "n_words", "rules_version", "seed")
                     sink.write([row | dict.fromkeys(numbers, 1)])
                     writer.keep(row["key"])
                 writer.commit(info.fingerprint, (), RunFacts(0.0, {}, 1, "", {}))

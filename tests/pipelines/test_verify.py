@@ -94,7 +94,7 @@ def _write_captions(root: Path, first: str) -> None:
     info = DatasetInfo("captions", CAPTIONS.version, "caption", {}, "f" * 32, "webdataset", "c0ffee", 0)
     target.write_text(DATASET_FILE, to_json(info))
     target.write_text(PLAN_FILE, to_json(PlanRecord(SHARDS, tuple(units))))
-    numbers = ("width", "height", "n_prompt_tokens", "n_tokens", "rules_version", "seed")
+    numbers = ("width", "height", "n_prompt_tokens", "n_tokens", "n_words", "rules_version", "seed")
     for unit in units:
         with UnitWriter(target, unit, "caption") as writer:
             sink = writer.table(table_path(unit.name), CAPTIONS)
