@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from curation.execution.plan import ShardPlan
     from curation.nouns.counting import NounCounts
     from curation.nouns.statistics import NounStatistics
+    from schemas.reading import Dataset
 
 _DATASET_COLUMNS = ("raw_caption", "caption")
 _TEXT_COLUMN = "caption"
+_FILES = "files"
 _TOP = 50
 
 
@@ -32,7 +34,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--at: numbers of captions must be at least 1.")
     source, names, plans, columns = _inputs(options)
     tagger = load_tagger(options.tagger, Normalisation.LEMMA if options.lemmas else Normalisation.LOWER)
-    stage = NounStage(columns, options.tagger, CountingRules(tagger.info, tagger.normalisation))
+    per_image = source != _FILES and not options.no_per_image
+    stage = NounStage(columns, options.tagger, CountingRules(tagger.info, tagger.normalisation), per_image)
     summary = finish(options, Job(stage, Target(options.out), source, names, plans))
     if not options.dry_run and not summary.stopped_by:
         _conclude(options.out, options.at)
@@ -57,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
         help="caption columns to count (default: raw_caption and caption of a dataset; needed for .parquet and .jsonl)",
     )
     group.add_argument("--out", required=True, metavar="DIR", help="the nouns dataset, new or to go on with")
+    group.add_argument(
+        "--no-per-image",
+        action="store_true",
+        help="leave out per_image/: the nouns of each image of a captions dataset, for pipelines.select",
+    )
     what = command.add_argument_group("what is counted")
     what.add_argument(
         "--tagger", metavar="NAME_OR_DIR", help="a spaCy pipeline (default: the one that comes with latentmill)"
@@ -99,7 +107,7 @@ def _inputs(options: argparse.Namespace) -> "tuple[str, list[str], Iterable[Shar
         raise UserError(f"--columns: a text file is one column, so name one, not {len(columns)}.")
     for url in files:
         check_columns(url, columns)
-    return "files", [shard_name(url) for url in files], plan_caption_files(files), columns
+    return _FILES, [shard_name(url) for url in files], plan_caption_files(files), columns
 
 
 def _conclude(out: str, at: Sequence[int]) -> None:
@@ -113,6 +121,7 @@ def _conclude(out: str, at: Sequence[int]) -> None:
     dataset = open_dataset(out, "nouns")
     counts = read_counts(dataset)
     rows, notes = _rows(counts, at)
+    notes += _per_image_note(dataset)
     if dataset.faults:
         notes.append(f"{len(dataset.faults):,} units are not counted, such as {dataset.faults[0]}.")
     print(render_table(rows, counts.rules), end="")
@@ -128,6 +137,17 @@ def _conclude(out: str, at: Sequence[int]) -> None:
     }
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
     Target(out).write_text("summary.json", text + "\n")
+
+
+def _per_image_note(dataset: "Dataset") -> list[str]:
+    """What the nouns of each image take on disk; empty if they were not asked for."""
+    from curation.nouns.stage import PER_IMAGE_DIR
+
+    outputs = [o for entry in dataset.entries for o in entry.outputs if o.path.startswith(f"{PER_IMAGE_DIR}/")]
+    rows, size = sum(o.rows for o in outputs), sum(o.bytes for o in outputs)
+    if not rows:
+        return []
+    return [f"{PER_IMAGE_DIR}/: {rows:,} rows, {size:,} bytes ({size / rows:.1f} a row); --no-per-image leaves it out."]
 
 
 def _rows(counts: "NounCounts", at: Sequence[int]) -> "tuple[list[NounStatistics], list[str]]":

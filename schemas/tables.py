@@ -75,6 +75,21 @@ NOUN_TOTALS: Final = TableSchema(
     ),
 )
 
+NOUNS_PER_IMAGE: Final = TableSchema(
+    "nouns_per_image",
+    1,
+    (
+        _KEY,
+        _SHARD,
+        Column("column", pa.string(), "the caption column that was counted, such as raw_caption or caption"),
+        Column("nouns", pa.int32(), "tokens tagged NOUN; 0 where the caption is null or empty"),
+        Column("propns", pa.int32(), "tokens tagged PROPN"),
+        Column("tokens", pa.int32(), "tokens of the caption, white space left out"),
+        Column("distinct", pa.list_(pa.string()), "the caption's distinct nouns (NOUN and PROPN), normalised, sorted"),
+    ),
+)
+"""A row an image and caption column, in the order of the captions."""
+
 _FEATURE_INDEX: Final = (
     _KEY,
     _SHARD,
@@ -129,4 +144,4 @@ SHARD_INDEX: Final = TableSchema(
     ),
 )
 
-ALL_TABLES: Final = (CAPTIONS, REJECTS, NOUNS, NOUN_TOTALS, LATENTS_INDEX, TEXT_INDEX, SHARD_INDEX)
+ALL_TABLES: Final = (CAPTIONS, REJECTS, NOUNS, NOUN_TOTALS, NOUNS_PER_IMAGE, LATENTS_INDEX, TEXT_INDEX, SHARD_INDEX)

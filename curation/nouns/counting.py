@@ -6,7 +6,7 @@ grouping, and the sum equals the counts of all captions at once. Same counts, sa
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import compress, islice
 from typing import Final
 
 import pyarrow as pa
@@ -139,12 +139,21 @@ def no_counts(rules: CountingRules) -> NounCounts:
     return NounCounter(rules).counts()
 
 
-def count_texts(counter: NounCounter, column: str, texts: Sequence[str | None], tagger: Tagger) -> None:
-    """Tag `texts` and count them as captions of `column`. None, and text of white space alone, counts as empty."""
-    present = [text for text in texts if text is not None and text.strip()]
-    counter.add_empty(column, len(texts) - len(present))
-    for caption in tagger.tag(present):
-        counter.add_caption(column, caption)
+def count_texts(
+    counter: NounCounter, column: str, texts: Sequence[str | None], tagger: Tagger
+) -> list[TaggedCaption | None]:
+    """Tag `texts` and count them as captions of `column`; what was found in each.
+
+    None, and text of white space alone, counts as empty and comes back as None.
+    """
+    present = [text is not None and bool(text.strip()) for text in texts]
+    counter.add_empty(column, len(texts) - sum(present))
+    tagged = iter(tagger.tag([text for text in compress(texts, present) if text is not None]))
+    found = [next(tagged) if there else None for there in present]
+    for caption in found:
+        if caption is not None:
+            counter.add_caption(column, caption)
+    return found
 
 
 def count_captions(column: str, texts: Iterable[str | None], tagger: Tagger) -> NounCounts:

@@ -5,7 +5,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from schemas.dataset import InputIdentity, PlannedUnit
 from schemas.errors import UserError
 
 _PARQUET_ROWS: Final = 4096
+_IMAGE_NAME: Final = ("key", "shard")
 
 
 class FileKind(StrEnum):
@@ -35,11 +36,13 @@ class FileKind(StrEnum):
 class CaptionRow:
     """One row: for each column its captions (several where the row holds a list; None is an empty one).
 
-    A row that cannot be read has no captions and says why in `fault`.
+    A row that cannot be read has no captions and says why in `fault`. Rows of a captions dataset name their image.
     """
 
     captions: Mapping[str, Sequence[str | None]]
     fault: str = ""
+    key: str = ""
+    shard: str = ""
 
 
 def file_kind(url: str) -> FileKind:
@@ -75,11 +78,14 @@ def plan_caption_files(urls: Iterable[str]) -> Iterator[ShardPlan]:
         yield ShardPlan(name, (Unit(PlannedUnit(name, name, 0, _count_rows(url)), url, (identity,)),))
 
 
-def caption_rows(url: str, columns: Sequence[str]) -> Iterator[CaptionRow]:
-    """The rows of the file at `url`, in order. The one column of a text file has the first name in `columns`."""
+def caption_rows(url: str, columns: Sequence[str], *, of_images: bool = False) -> Iterator[CaptionRow]:
+    """The rows of the file at `url`, in order. The one column of a text file has the first name in `columns`.
+
+    With `of_images` the file is a unit of a captions dataset, and each row comes with its key and shard.
+    """
     kind = file_kind(url)
     if kind is FileKind.PARQUET:
-        yield from _parquet_rows(url, columns)
+        yield from _parquet_rows(url, columns, of_images)
         return
     for line in _lines(url, kind):
         try:
@@ -90,11 +96,13 @@ def caption_rows(url: str, columns: Sequence[str]) -> Iterator[CaptionRow]:
         yield CaptionRow({columns[0]: [text]}) if kind is FileKind.TEXT else _json_row(text, columns)
 
 
-def _parquet_rows(url: str, columns: Sequence[str]) -> Iterator[CaptionRow]:
+def _parquet_rows(url: str, columns: Sequence[str], of_images: bool) -> Iterator[CaptionRow]:
+    read = list(dict.fromkeys([*_IMAGE_NAME, *columns] if of_images else columns))
     with _parquet(url) as file:
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=list(columns)):
+        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=read):
             for row in batch.to_pylist():
-                yield _row_of(row, columns)
+                named = _row_of(row, columns)
+                yield replace(named, key=row["key"], shard=row["shard"]) if of_images else named
 
 
 def _json_row(text: str, columns: Sequence[str]) -> CaptionRow:

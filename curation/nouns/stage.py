@@ -9,15 +9,18 @@ from curation.execution.clock import PhaseClock
 from curation.execution.stage import StageSpec, Unit
 from curation.nouns.counting import CountingRules, NounCounter, NounCounts, count_texts, counts_of_tables, merge_counts
 from curation.nouns.inputs import CaptionRow, caption_rows
+from curation.nouns.per_image import per_image_table
 from curation.nouns.tagger import Normalisation, Tagger, TaggerInfo, load_tagger
+from curation.shards.sinks import TableSink
 from curation.shards.unit_writer import UnitWriter
 from schemas.dataset import table_path
 from schemas.errors import UserError
 from schemas.reading import Dataset
 from schemas.status import RejectReason
-from schemas.tables import NOUN_TOTALS, NOUNS
+from schemas.tables import NOUN_TOTALS, NOUNS, NOUNS_PER_IMAGE
 
 TOTALS_DIR: Final = "totals"
+PER_IMAGE_DIR: Final = "per_image"
 
 _STAGE_VERSION: Final = 1
 _ROWS_AT_ONCE: Final = 2048
@@ -25,11 +28,15 @@ _ROWS_AT_ONCE: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class NounStage:
-    """Counts the nouns of `columns`. `tagger` is what `load_tagger` takes; `rules` what it turned out to be."""
+    """Counts the nouns of `columns`. `tagger` is what `load_tagger` takes; `rules` what it turned out to be.
+
+    With `per_image` the units are those of a captions dataset, and each also writes its rows of `NOUNS_PER_IMAGE`.
+    """
 
     columns: tuple[str, ...]
     tagger: str | None
     rules: CountingRules
+    per_image: bool = False
 
     @property
     def spec(self) -> StageSpec:
@@ -43,6 +50,7 @@ class NounStage:
                 "tagger": dataclasses.asdict(self.rules.tagger),
                 "normalisation": self.rules.normalisation.value,
                 "counted": "tokens tagged NOUN or PROPN that have a letter",
+                "per_image": self.per_image,
             },
         )
 
@@ -68,12 +76,19 @@ class NounWorker:
         counter = NounCounter(self._stage.rules)
         for column in self._stage.columns:
             counter.add_empty(column, rows=0)
-        rows = enumerate(caption_rows(unit.url, self._stage.columns))
+        sink = self._per_image_sink(unit, writer)
+        rows = enumerate(caption_rows(unit.url, self._stage.columns, of_images=self._stage.per_image))
         while batch := self._read(rows, writer, clock):
             with clock.phase("model"):
-                for column in self._stage.columns:
-                    captions = [caption for row in batch for caption in row.captions[column]]
-                    count_texts(counter, column, captions, self._tagger)
+                tagged = {
+                    column: count_texts(
+                        counter, column, [c for row in batch for c in row.captions[column]], self._tagger
+                    )
+                    for column in self._stage.columns
+                }
+            if sink is not None:
+                with clock.phase("write"):
+                    sink.write_table(per_image_table(batch, tagged))
         counts = counter.counts()
         with clock.phase("write"):
             writer.table(table_path(unit.name), NOUNS, row_per_key=False).write_table(counts.nouns)
@@ -84,6 +99,11 @@ class NounWorker:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def _per_image_sink(self, unit: Unit, writer: UnitWriter) -> TableSink | None:
+        if not self._stage.per_image:
+            return None
+        return writer.table(f"{PER_IMAGE_DIR}/{table_path(unit.name)}", NOUNS_PER_IMAGE, row_per_key=False)
 
     def _read(self, rows: Any, writer: UnitWriter, clock: PhaseClock) -> list[CaptionRow]:
         """The next rows that can be read; empty at the end of the unit."""

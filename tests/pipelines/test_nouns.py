@@ -28,7 +28,7 @@ from schemas.dataset import (
 from schemas.errors import DatasetError, UserError
 from schemas.reading import open_dataset
 from schemas.record import to_json
-from schemas.tables import CAPTIONS
+from schemas.tables import CAPTIONS, NOUNS_PER_IMAGE
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +129,38 @@ def test_the_same_captions_give_the_same_bytes(tagger: Path, tmp_path: Path) -> 
     captions = write_captions(tmp_path / "captions", {"00000": [("Rex", "a dog and a cat"), ("ball", "a dog")]})
     for name in ("one", "two"):
         count(tagger, tmp_path / name, captions)
-    for file in ("00000.parquet", "totals/00000.parquet", "summary.json"):
+    for file in ("00000.parquet", "totals/00000.parquet", "per_image/00000.parquet", "summary.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_captions_dataset_gives_the_nouns_of_each_image_too(
+    tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    units: dict[str, list[Caption]] = {"00000": [("Rex", "the dog and Rex and a dog"), (None, "")]}
+    captions = write_captions(tmp_path / "captions", units)
+    assert count(tagger, tmp_path / "nouns", captions) == 0
+    (table,) = open_dataset(str(tmp_path / "nouns"), "nouns").tables(NOUNS_PER_IMAGE, folder="per_image")
+    nothing = {"nouns": 0, "propns": 0, "tokens": 0, "distinct": []}
+    assert table.to_pylist() == [
+        {"key": "00000", "shard": "00000", "column": "raw_caption"}
+        | {"nouns": 0, "propns": 1, "tokens": 1, "distinct": ["rex"]},
+        {"key": "00000", "shard": "00000", "column": "caption"}
+        | {"nouns": 2, "propns": 1, "tokens": 7, "distinct": ["dog", "rex"]},
+        {"key": "00001", "shard": "00000", "column": "raw_caption"} | nothing,
+        {"key": "00001", "shard": "00000", "column": "caption"} | nothing,
+    ]
+    assert "per_image/: 4 rows" in capsys.readouterr().out
+
+
+def test_the_nouns_of_each_image_can_be_left_out_and_files_have_none(tagger: Path, tmp_path: Path) -> None:
+    captions = write_captions(tmp_path / "captions", {"00000": [("Rex", "a dog")]})
+    assert count(tagger, tmp_path / "without", captions, options=["--no-per-image"]) == 0
+    (tmp_path / "a.txt").write_text("a dog\n")
+    assert count(tagger, tmp_path / "files", tmp_path / "a.txt") == 0
+    assert not (tmp_path / "without/per_image").exists()
+    assert not (tmp_path / "files/per_image").exists()
+    assert count(tagger, tmp_path / "without", captions) == 0, "asked for after all"
+    assert (tmp_path / "without/per_image/00000.parquet").exists()
 
 
 def test_files_of_every_kind_give_the_same_counts(tagger: Path, tmp_path: Path) -> None:
