@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.estimate:
         from curation.features.estimate import estimate_latents
 
-        print("\n".join(estimate_latents(stage, inputs.shards).lines))
+        print("\n".join(estimate_latents(stage, inputs.shards, inputs.selection).lines))
         return int(ExitCode.OK)
     job = Job(stage, inputs.target, inputs.source.name, inputs.names, inputs.plans(), inputs.unit_rows)
     return int(finish(options, job).exit_code)
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add_image_arguments(command, "latents")
     model = command.add_argument_group("what is made (all of this changes the latents)")
     model.add_argument(
-        "--vae", required=True, metavar="ID_OR_DIR", help="an AutoencoderKL or AutoencoderTiny: hub id or directory"
+        "--vae", required=True, metavar="ID_OR_DIR", help="an AutoencoderKL, -DC or -Tiny: hub id or directory"
     )
     model.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub id")
     model.add_argument("--size", type=int, default=256, metavar="PX", help="resolution in pixels (default 256)")

@@ -8,18 +8,22 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
 from schemas.errors import UserError
 
 Pictures = npt.NDArray[np.uint8]
 
-_CLASSES: Final[dict[str, Any]] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+_CLASSES: Final[dict[str, Any]] = {
+    "AutoencoderKL": AutoencoderKL,
+    "AutoencoderDC": AutoencoderDC,
+    "AutoencoderTiny": AutoencoderTiny,
+}
 
 
 class LatentDecoder:
-    """The VAE in a directory of diffusers' layout: an AutoencoderKL, or an AutoencoderTiny, as its config.json says.
+    """The VAE in a directory of diffusers' layout: an AutoencoderKL, -DC or -Tiny, as its config.json says.
 
     `channels` is the latents' channel count, `cell` the side of a latent cell in pixels, `scaling_factor` what the
     VAE's configuration says, and `takes_scaled` whether only that matters in decoding (see `__call__`).
@@ -32,7 +36,7 @@ class LatentDecoder:
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(
                 f"{directory}: no VAE there (no readable config.json that names its class). Give the directory of an "
-                f"AutoencoderKL or AutoencoderTiny."
+                f"AutoencoderKL, AutoencoderDC or AutoencoderTiny."
             ) from None
         if name not in _CLASSES:
             raise UserError(
@@ -50,7 +54,8 @@ class LatentDecoder:
         self._vae.eval()
         self.takes_scaled = name == "AutoencoderTiny"
         self.channels = int(self._vae.config.latent_channels)
-        self.cell: int = 2 ** (len(self._vae.config.block_out_channels) - 1)
+        blocks = "decoder_block_out_channels" if name == "AutoencoderDC" else "block_out_channels"
+        self.cell: int = 2 ** (len(self._vae.config[blocks]) - 1)
         self.scaling_factor = float(self._vae.config.scaling_factor)
 
     def to(self, device: torch.device) -> "LatentDecoder":

@@ -7,14 +7,21 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 
 from curation.checkpoints import Checkpoint
 from curation.compute import DTYPES, Compute, repeatable
 from curation.loading import load_model, read_config
 from schemas.errors import UserError
 
-_CLASSES: Final[dict[str, Any]] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+_CLASSES: Final[dict[str, Any]] = {
+    "AutoencoderKL": AutoencoderKL,  # SD 1 to 3, SDXL, Flux: 4 or 16 channels, 8 px a cell
+    "AutoencoderDC": AutoencoderDC,  # deep compression, SANA's: 32 channels, 32 px a cell
+    "AutoencoderTiny": AutoencoderTiny,
+}
+_BLOCKS: Final = {"AutoencoderKL": "block_out_channels"}  # of the others: encoder_block_out_channels
+_POINT: Final = {"AutoencoderDC": "latent", "AutoencoderTiny": "latents"}
+"""The field of the encoder's output, where it is one point and no distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +42,12 @@ class Vae:
 
     @property
     def has_posterior(self) -> bool:
-        """Whether the encoder gives a distribution. AutoencoderTiny gives one point, so its deviation is exactly 0."""
-        return self.kind == "AutoencoderKL"
+        """Whether the encoder gives a distribution. The others give one point, so its deviation is exactly 0."""
+        return self.kind not in _POINT
 
 
 def describe_vae(checkpoint: Checkpoint) -> Vae:
-    """What `checkpoint` is. Raises `UserError` unless it is an AutoencoderKL or AutoencoderTiny of RGB pictures whose
+    """What `checkpoint` is. Raises `UserError` unless it is one of the known autoencoders of RGB pictures, whose
     latents are normalised by one scale and one shift."""
     written = read_config(checkpoint)
     kind = written.get("_class_name", written.get("model_type", "model of unknown class"))
@@ -60,14 +67,14 @@ def describe_vae(checkpoint: Checkpoint) -> Vae:
             f"{checkpoint.source}: normalises latents by channel (latents_mean, latents_std), which training does not "
             f"do. Give another --vae."
         )
-    blocks = config["block_out_channels" if kind == "AutoencoderKL" else "encoder_block_out_channels"]
+    blocks = config[_BLOCKS.get(kind, "encoder_block_out_channels")]
     return Vae(
         checkpoint=checkpoint,
         kind=kind,
         channels=int(config["latent_channels"]),
         downsample=2 ** (len(blocks) - 1),
         scaling_factor=float(config["scaling_factor"]),
-        shift_factor=float(config["shift_factor"] or 0.0),
+        shift_factor=float(config.get("shift_factor") or 0.0),
         overflows_in_fp16=written.get("force_upcast") is True,
     )
 
@@ -91,7 +98,7 @@ class VaeEncoder:
                 mean = encoded.latent_dist.mean.float()
                 std = torch.exp(0.5 * encoded.latent_dist.logvar.float())
             else:
-                mean = encoded.latents.float()
+                mean = getattr(encoded, _POINT[self._vae.kind]).float()
                 std = torch.zeros_like(mean)
             posterior: npt.NDArray[np.float32] = torch.stack([mean, std], dim=1).cpu().numpy()
         cell = self._vae.downsample

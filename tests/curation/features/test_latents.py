@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 
 from curation.checkpoints import resolve_checkpoint
 from curation.compute import Compute
@@ -300,6 +300,52 @@ def test_a_tiny_autoencoder_gives_a_deviation_of_exactly_zero(
     for _, posterior in rows_of(stage.target.url):
         assert (posterior[1] == 0).all()
         assert (posterior[0] != 0).any()
+
+
+def test_a_deep_compression_autoencoder_has_32_channels_and_32_px_a_cell(
+    stage: LatentsStage, shard: str, tmp_path: Path, run_images: Callable[..., JobSummary]
+) -> None:
+    torch.manual_seed(0)
+    sides = (8, 8, 8, 8, 8, 32)
+    AutoencoderDC(
+        attention_head_dim=8,
+        encoder_block_out_channels=sides,
+        decoder_block_out_channels=sides,
+        encoder_layers_per_block=(1,) * 6,
+        decoder_layers_per_block=(1,) * 6,
+        encoder_qkv_multiscales=((),) * 6,
+        decoder_qkv_multiscales=((),) * 6,
+        scaling_factor=0.41407,
+    ).save_pretrained(tmp_path / "dc-ae")
+    vae = describe_vae(resolve_checkpoint(str(tmp_path / "dc-ae"), None))
+    assert (vae.channels, vae.downsample, vae.scaling_factor, vae.shift_factor) == (32, 32, 0.41407, 0.0)
+    run_images(replace(stage, vae=vae), [shard])
+    for _, posterior in rows_of(stage.target.url):
+        assert posterior.shape == (2, 32, stage.resolution // 32, stage.resolution // 32)
+        assert (posterior[1] == 0).all()
+        assert (posterior[0] != 0).any()
+
+
+def test_sixteen_channels_are_stored_unscaled_and_the_shift_told_to_readers(
+    stage: LatentsStage, shard: str, tmp_path: Path, run_images: Callable[..., JobSummary]
+) -> None:
+    torch.manual_seed(0)
+    AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=16,
+        norm_num_groups=4,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    ).save_pretrained(tmp_path / "sixteen")
+    vae = describe_vae(resolve_checkpoint(str(tmp_path / "sixteen"), None))
+    run_images(replace(stage, vae=vae), [shard])
+    facts = open_dataset(stage.target.url, "latents").info.facts
+    assert (facts["channels"], facts["scaling_factor"], facts["shift_factor"]) == (16, 0.3611, 0.1159)
+    assert all(posterior.shape[:2] == (2, 16) for _, posterior in rows_of(stage.target.url))
 
 
 def test_a_stage_travels_to_workers_by_pickle(stage: LatentsStage) -> None:
