@@ -15,9 +15,11 @@ def main(arguments: Sequence[str]) -> int:
     """Parse, check what can be checked cheaply, run the job."""
     options = _parser().parse_args(arguments)
 
+    from curation.captions.engine import Decoding
     from curation.captions.prompts import prompt_named
     from curation.captions.stage import CaptionStage
-    from curation.captions.transformers_engine import Decoding, choose_dtype
+    from curation.captions.transformers_choice import TransformersChoice
+    from curation.captions.transformers_engine import choose_dtype
     from curation.checkpoints import resolve_checkpoint
     from curation.execution.job import Job
 
@@ -30,14 +32,13 @@ def main(arguments: Sequence[str]) -> int:
     stage = CaptionStage(
         target=inputs.target,
         source=inputs.source,
-        checkpoint=model,
+        choice=TransformersChoice(
+            model, choose_dtype(options.dtype, options.device), options.device, options.batch_size
+        ),
         prompt=prompt_named(options.prompt),
         decoding=Decoding(options.max_new_tokens, options.temperature, options.top_p),
         policy=inputs.policy,
         seed=options.seed,
-        dtype=choose_dtype(options.dtype, options.device),
-        device=options.device,
-        batch_size=options.batch_size,
         decode_threads=options.decode_threads,
         t5_tokenizer=resolve_checkpoint(t5, None, needs=("tokenizer.json|spiece.model",)) if t5 else None,
     )

@@ -23,6 +23,7 @@ CAPTIONS: Final = TableSchema(
         Column("status", pa.string(), "exactly one of schemas.status.CaptionStatus"),
         Column("flags", pa.list_(pa.string()), "rules that fired without deciding the status, sorted"),
         Column("finish_reason", pa.string(), "stop | length | error"),
+        Column("error", pa.string(), "why the engine gave no text, one line; null if it gave one", nullable=True),
         Column("n_prompt_tokens", pa.int32(), "prompt tokens, image tokens included, padding excluded"),
         Column("n_tokens", pa.int32(), "generated tokens, the end token included"),
         Column("n_t5_tokens", pa.int32(), "T5 tokens of caption, end token included; null without", nullable=True),

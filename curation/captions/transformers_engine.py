@@ -1,13 +1,12 @@
 """LLaVA through transformers: any image-text-to-text checkpoint, from the hub or a local directory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, LogitsProcessorList
 
-from curation.captions.engine import Completion, Request
+from curation.captions.engine import Completion, Decoding, Request
 from curation.captions.onevision import OnevisionPictureProcessor
 from curation.captions.sampling import TokenChooser
 from curation.checkpoints import Checkpoint
@@ -18,15 +17,6 @@ from schemas.errors import UserError
 
 _TILED_MODELS: Final = frozenset({"llava_next", "llava_onevision"})
 """Models whose processors cut a picture into tiles and pad by themselves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How text is drawn from the model. Temperature 0 is greedy."""
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
 
 
 def choose_dtype(name: str, device: str) -> str:
@@ -122,7 +112,7 @@ class TransformersEngine:
             return self._generate(requests), None
         except (RuntimeError, ValueError, IndexError, TypeError) as error:  # OutOfMemoryError is a RuntimeError
             if len(requests) == 1:
-                return [Completion(requests[0].key, "", "error", 0, 0, None)], error
+                return [Completion(requests[0].key, "", "error", 0, 0, None, _one_line(error))], error
             middle = len(requests) // 2
             left, left_error = self._complete_or_halve(requests[:middle])
             right, right_error = self._complete_or_halve(requests[middle:])
@@ -203,3 +193,8 @@ class TransformersEngine:
         for token in self.processor.tokenizer.all_special_tokens:
             prompt = prompt.replace(token, " ")
         return prompt
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

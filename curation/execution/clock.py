@@ -13,17 +13,22 @@ class PhaseClock:
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
+        self._inside = threading.local()  # seconds of the phases within the one that this thread is in
         self._start = time.perf_counter()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the time of the block to `name`."""
+        """Count the time of the block to `name`, except that of phases within it."""
+        before = getattr(self._inside, "seconds", 0.0)
+        self._inside.seconds = 0.0
         start = time.perf_counter()
         try:
             yield
         finally:
+            whole = time.perf_counter() - start
             with self._lock:
-                self._seconds[name] += time.perf_counter() - start
+                self._seconds[name] += whole - self._inside.seconds
+            self._inside.seconds = before + whole
 
     @property
     def seconds(self) -> float:

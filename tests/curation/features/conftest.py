@@ -14,7 +14,7 @@ from rich.console import Console
 
 from curation.demo.models import make_tiny_models
 from curation.execution.job import Job, JobOptions, run_job
-from curation.execution.plan import plan_images, plan_tables
+from curation.execution.plan import plan_images, plan_selected, plan_tables
 from curation.execution.stage import Stage
 from curation.execution.summary import JobSummary
 from curation.shards.target import Target
@@ -22,6 +22,7 @@ from curation.shards.unit_writer import UnitWriter
 from schemas.dataset import DATASET_FILE, PLAN_FILE, DatasetInfo, PlannedUnit, PlanRecord, RunFacts, table_path
 from schemas.reading import open_dataset
 from schemas.record import to_json
+from schemas.selection import Selection
 from schemas.tables import CAPTIONS
 
 
@@ -108,6 +109,7 @@ def _caption_row(shard: str, number: int, given: dict[str, Any]) -> dict[str, An
         "repeated_4grams": None,
         "compression": None,
         "mean_logprob": None,
+        "error": None,
         "prompt_id": "p",
         "rules_version": 1,
         "seed": -1,
@@ -128,13 +130,15 @@ def run_images() -> Callable[..., JobSummary]:
 
 @pytest.fixture
 def run_text() -> Callable[..., JobSummary]:
-    """Run a text stage inline over a captions dataset."""
+    """Run a text stage inline over a captions dataset, or what a selection takes of it."""
 
-    def run(stage: Any, captions_url: str) -> JobSummary:
+    def run(stage: Any, captions_url: str, selection: Selection | None = None) -> JobSummary:
         captions = open_dataset(captions_url, "captions").require_whole()
         source = f"captions:{captions.info.dataset_id}:{stage.column}"
         shards = sorted({entry.shard for entry in captions.entries})
-        return _run(Job(stage, stage.target, source, shards, plan_tables(captions)))
+        plans = plan_tables(captions)
+        selected = plan_selected(plans, selection, shards) if selection else plans
+        return _run(Job(stage, stage.target, source, shards, selected))
 
     return run
 

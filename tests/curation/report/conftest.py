@@ -142,6 +142,7 @@ def _caption_row(key: str) -> dict[str, Any]:
         "status": status,
         "flags": ["stock_opening"] if key == "d/k0" else [],
         "finish_reason": "length" if status == "trimmed" else "stop",
+        "error": None,
         "n_prompt_tokens": 600,
         "n_tokens": len(generated.split()),
         "n_t5_tokens": t5,
