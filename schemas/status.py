@@ -33,6 +33,24 @@ class RejectReason(StrEnum):
     TRUNCATED_MEMBER = "truncated_member"
     NO_IMAGE = "no_image"
     SEVERAL_IMAGES = "several_images"
+    # download: http_4xx and http_5xx are those without a code of their own
+    HTTP_401 = "http_401"
+    HTTP_403 = "http_403"
+    HTTP_404 = "http_404"
+    HTTP_410 = "http_410"
+    HTTP_429 = "http_429"
+    HTTP_4XX = "http_4xx"
+    HTTP_5XX = "http_5xx"
+    BAD_REDIRECT = "bad_redirect"
+    TIMEOUT = "timeout"
+    DNS = "dns"
+    CONNECTION = "connection"
+    TLS = "tls"
+    TRUNCATED = "truncated"  # fewer bytes came than were announced
+    OPTED_OUT = "opted_out"  # X-Robots-Tag forbids the use for training
+    BAD_URL = "bad_url"
+    DOWNLOAD_FAILED = "download_failed"
+    LOST = "lost"  # the downloader wrote neither a whole sample nor a failure
     # what the adapter found in the sample's other members
     BAD_METADATA = "bad_metadata"
     # decoding
@@ -48,3 +66,5 @@ class RejectReason(StrEnum):
     UNUSABLE_CAPTION = "unusable_caption"
     NO_CAPTION = "no_caption"
     CRASHED = "crashed"
+    # no fault of the row
+    NOT_SELECTED = "not_selected"  # the selection leaves it out; does not count towards --max-rejected

@@ -145,4 +145,54 @@ SHARD_INDEX: Final = TableSchema(
     ),
 )
 
-ALL_TABLES: Final = (CAPTIONS, REJECTS, NOUNS, NOUN_TOTALS, NOUNS_PER_IMAGE, LATENTS_INDEX, TEXT_INDEX, SHARD_INDEX)
+IMAGES: Final = TableSchema(
+    "images",
+    1,
+    (
+        _KEY,
+        Column("shard", pa.string(), "name of the tar that holds the sample"),
+        Column("url", pa.string(), "where it was downloaded from; null if it was not", nullable=True),
+        Column("caption", pa.string(), "what the source said; null if it said nothing", nullable=True),
+        Column("format", pa.string(), "format of the picture by its content, such as JPEG"),
+        Column("width", pa.int32(), "image width in pixels after EXIF orientation"),
+        Column("height", pa.int32(), "image height in pixels after EXIF orientation"),
+        Column("bytes", pa.int64(), "length of the picture's file"),
+        Column("sha256", pa.string(), "SHA-256 of the picture's file, hex"),
+    ),
+)
+"""Beside each tar that pipelines.ingest writes, in the order of the tar."""
+
+DOWNLOADS: Final = TableSchema(
+    "downloads",
+    1,
+    (
+        _KEY,
+        Column("url", pa.string(), "what to download"),
+        Column("url_xxh64", pa.uint64(), "xxh64 of url, by which repeats are found"),
+        Column("caption", pa.string(), "the metadata's caption, trimmed; null if there is none", nullable=True),
+        Column("told", pa.string(), "JSON of everything the metadata say of the row, under canonical names"),
+    ),
+)
+
+UNMATCHED: Final = TableSchema(
+    "unmatched",
+    1,
+    (
+        Column("key", pa.string(), "the key under which a caption was published for which no image was found"),
+        Column("shard", pa.string(), "the shard that the caption named; null if it named none", nullable=True),
+    ),
+)
+
+ALL_TABLES: Final = (
+    CAPTIONS,
+    REJECTS,
+    NOUNS,
+    NOUN_TOTALS,
+    NOUNS_PER_IMAGE,
+    LATENTS_INDEX,
+    TEXT_INDEX,
+    SHARD_INDEX,
+    IMAGES,
+    DOWNLOADS,
+    UNMATCHED,
+)
