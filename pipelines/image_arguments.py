@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from curation.images.decode import DecodePolicy
     from curation.shards.target import Target
     from curation.sources.base import Source
+    from schemas.selection import Selection
 
 
 def add_image_arguments(command: argparse.ArgumentParser, what: str) -> None:
@@ -27,9 +28,22 @@ def add_image_arguments(command: argparse.ArgumentParser, what: str) -> None:
         "--source", required=True, metavar="NAME", help="layout: sam, sam-masks, imagenet, webdataset, folder"
     )
     group.add_argument("--out", required=True, metavar="DIR", help=f"the {what} dataset, new or to go on with")
+    add_select_argument(group)
     group.add_argument("--min-side", type=int, metavar="PX", help="reject pictures with a shorter side")
     group.add_argument("--max-pixels", type=int, metavar="N", help="reject pictures with more, before decoding them")
     group.add_argument("--max-aspect", type=float, metavar="RATIO", help="reject pictures longer than this to one")
+
+
+def add_select_argument(group: "argparse._ArgumentGroup") -> None:
+    """`--select`."""
+    group.add_argument("--select", metavar="FILE", help="take only the samples of this selection (pipelines.select)")
+
+
+def selection_of(options: argparse.Namespace) -> "Selection | None":
+    """The selection that `--select` names, if it does. Raises `UserError` if it cannot be used."""
+    from schemas.selection import read_selection
+
+    return read_selection(options.select) if options.select else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,7 @@ class ImageInputs:
     policy: "DecodePolicy"
     unit_rows: int
     scan: bool
+    selection: "Selection | None"
 
     @property
     def names(self) -> list[str]:
@@ -51,10 +66,11 @@ class ImageInputs:
         return [shard_name(url) for url in self.shards]
 
     def plans(self) -> "Iterator[ShardPlan]":
-        """The units of the shards, lazily."""
-        from curation.execution.plan import plan_images
+        """The units of the shards, lazily. Raises `UserError` if the selection takes nothing of them."""
+        from curation.execution.plan import plan_images, plan_selected
 
-        return plan_images(self.target, self.shards, self.source.container, self.unit_rows, scan=self.scan)
+        plans = plan_images(self.target, self.shards, self.source.container, self.unit_rows, scan=self.scan)
+        return plans if self.selection is None else plan_selected(plans, self.selection, self.names)
 
 
 def image_inputs(options: argparse.Namespace, default_unit_rows: int) -> ImageInputs:
@@ -76,4 +92,5 @@ def image_inputs(options: argparse.Namespace, default_unit_rows: int) -> ImageIn
     limits = {name: getattr(options, name) for name in ("min_side", "max_pixels", "max_aspect")}
     policy = dataclasses.replace(DecodePolicy(), **{name: v for name, v in limits.items() if v is not None})
     unit_rows = unit_rows_of(options.out, options.unit_rows, default_unit_rows)
-    return ImageInputs(source, shards, Target(options.out), policy, unit_rows, not options.dry_run)
+    selection = selection_of(options)
+    return ImageInputs(source, shards, Target(options.out), policy, unit_rows, not options.dry_run, selection)

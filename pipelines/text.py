@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.command import add_job_arguments, finish, job_options, parser, run
+from pipelines.image_arguments import add_select_argument, selection_of
 from schemas.errors import ExitCode
 
 
@@ -15,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     from curation.checkpoints import resolve_checkpoint
     from curation.compute import Compute, default_dtype
     from curation.execution.job import Job, check_target
-    from curation.execution.plan import plan_tables
+    from curation.execution.plan import plan_selected, plan_tables
     from curation.features.null_text import write_null
     from curation.features.t5 import text_width
     from curation.features.text import TextStage
@@ -38,14 +39,16 @@ def main(arguments: Sequence[str]) -> int:
         compute=compute,
         codec=options.codec,
     )
+    selection = selection_of(options)
     if options.estimate:
         from curation.features.estimate import estimate_text
 
-        print("\n".join(estimate_text(stage, captions).lines))
+        print("\n".join(estimate_text(stage, captions, selection).lines))
         return int(ExitCode.OK)
     shards = sorted({entry.shard for entry in captions.entries})
     source = f"captions:{captions.info.dataset_id}:{options.column}"
-    job = Job(stage, target, source, shards, plan_tables(captions))
+    plans = plan_tables(captions)
+    job = Job(stage, target, source, shards, plan_selected(plans, selection, shards) if selection else plans)
     info = check_target(job)
     if options.dry_run:
         return int(finish(options, job).exit_code)
@@ -62,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     group = command.add_argument_group("what is read and written")
     group.add_argument("--captions", required=True, metavar="DIR", help="a finished captions dataset")
     group.add_argument("--out", required=True, metavar="DIR", help="the text dataset, new or to go on with")
+    add_select_argument(group)
     model = command.add_argument_group("what is made (all of this changes the embeddings)")
     model.add_argument("--t5", required=True, metavar="ID_OR_DIR", help="a T5 with its tokenizer: hub id or directory")
     model.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub id")

@@ -26,6 +26,9 @@ INPUTS_DIR: Final = "inputs"
 RUNS_DIR: Final = "runs"
 NULL_TEXT_FILE: Final = "null.text.npy"
 
+SELECTION_INPUT: Final = "selection/keys"
+"""The name of the input of a unit that stands for the keys of its shard that a selection took."""
+
 
 def ledger_path(unit: str) -> str:
     """Where the ledger entry of `unit` lies."""

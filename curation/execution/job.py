@@ -6,6 +6,7 @@ anywhere, the same command goes on where it stopped.
 """
 
 import time
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import Protocol
 from rich.console import Console
 
 from curation.execution.inline import InlineExecutor
-from curation.execution.plan import INPUT_CHANGED, ROWS_CHANGED, Ledger, ShardPlan
+from curation.execution.plan import INPUT_CHANGED, ROWS_CHANGED, SELECTION_CHANGED, Ledger, ShardPlan
 from curation.execution.progress import Progress
 from curation.execution.ray_environment import prepare_ray_environment
 from curation.execution.run_unit import UnitDone, UnitFailed
@@ -36,6 +37,7 @@ from schemas.dataset import (
 from schemas.errors import DatasetError, ExitCode, GuardError, UserError
 from schemas.reading import damaged_outputs, read_info, read_ledger, read_plan
 from schemas.record import canonical_json, to_json
+from schemas.status import RejectReason
 
 _ROWS_BEFORE_GUARD = 200
 
@@ -263,7 +265,7 @@ def _take_away_outdated(
     found = False
     for entry in made:
         unit = current.get(entry.unit)
-        if unit is not None and ledger.why_due(unit) not in {INPUT_CHANGED, ROWS_CHANGED}:
+        if unit is not None and ledger.why_due(unit) not in {INPUT_CHANGED, ROWS_CHANGED, SELECTION_CHANGED}:
             continue
         found = True
         target.remove(ledger_path(entry.unit))
@@ -275,13 +277,16 @@ def _take_away_outdated(
 
 
 def _guard(summary: JobSummary, options: JobOptions, *, at_end: bool = False) -> None:
-    if summary.rows_in < _ROWS_BEFORE_GUARD and not at_end:
+    left_out = summary.rejected[RejectReason.NOT_SELECTED]
+    rows, faulty = summary.rows_in - left_out, summary.rows_rejected - left_out
+    if rows < _ROWS_BEFORE_GUARD and not at_end:
         return
-    if summary.rows_rejected <= options.max_rejected * summary.rows_in:
+    if faulty <= options.max_rejected * rows:
         return
-    reason, count = summary.rejected.most_common(1)[0]
+    reasons = Counter({reason: n for reason, n in summary.rejected.items() if reason != RejectReason.NOT_SELECTED})
+    reason, count = reasons.most_common(1)[0]
     raise GuardError(
-        f"{summary.rows_rejected:,} of {summary.rows_in:,} rows rejected, above --max-rejected "
+        f"{faulty:,} of {rows:,} rows rejected, above --max-rejected "
         f"{options.max_rejected:.1%}; most often {reason} ({count:,}). See rejects/ in the output, or raise the limit."
     )
 

@@ -2,24 +2,29 @@
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Final
 
 from curation.execution.prefetch import map_ahead
 from curation.execution.stage import Unit
 from curation.shards.container import ContainerKind
+from curation.shards.fingerprint import digest_of
 from curation.shards.shard_index import ShardIndex, ensure_index, stored_index
 from curation.shards.target import Target
 from curation.shards.urls import shard_name
-from schemas.dataset import InputIdentity, LedgerEntry, PlannedUnit
+from schemas.dataset import SELECTION_INPUT, InputIdentity, LedgerEntry, PlannedUnit
+from schemas.errors import UserError
 from schemas.reading import Dataset
+from schemas.selection import Selection
 
 _SHARDS_AHEAD = 4
 
 NOT_MADE: Final = "not made yet"
 ROWS_CHANGED: Final = "its rows changed"
 INPUT_CHANGED: Final = "input changed"
+SELECTION_CHANGED: Final = "the selection changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class ShardPlan:
 
 def plan_images(
     target: Target, urls: Sequence[str], kind: ContainerKind, unit_rows: int, *, scan: bool = True
-) -> Iterator[ShardPlan]:
+) -> Generator[ShardPlan, None, None]:
     """The units of image shards. A shard is read through (once in its life) shortly before its units are needed.
 
     Without `scan`, shards that were never read come back as `unread`.
@@ -48,7 +53,7 @@ def plan_images(
     yield from map_ahead(plan, urls, threads=2, ahead=_SHARDS_AHEAD)
 
 
-def plan_tables(dataset: Dataset) -> Iterator[ShardPlan]:
+def plan_tables(dataset: Dataset) -> Generator[ShardPlan, None, None]:
     """One unit for each whole unit of `dataset`, reading that unit's Parquet output."""
     by_shard: dict[str, list[Unit]] = {}
     for entry in dataset.entries:
@@ -59,6 +64,30 @@ def plan_tables(dataset: Dataset) -> Iterator[ShardPlan]:
         by_shard.setdefault(entry.shard, []).append(Unit(planned, url, (identity,)))
     for shard, units in by_shard.items():
         yield ShardPlan(shard, tuple(units))
+
+
+def plan_selected(
+    plans: Generator[ShardPlan, None, None], selection: Selection, shards: Sequence[str]
+) -> Iterator[ShardPlan]:
+    """`plans` (of `shards`) with the rows that `selection` leaves out marked to be refused.
+
+    The selected keys of a shard are an input of its units, so another selection makes those units due whose shard it
+    treats differently, and no others. Raises `UserError` if it takes nothing of any of the shards.
+    """
+    if not set(shards) & set(selection.shards()):
+        raise UserError(
+            f"the selection takes nothing of these {len(shards)} shards ({shards[0]}, ..). Was it made from others?"
+        )
+    return _plan_selected(plans, selection)
+
+
+def _plan_selected(plans: Generator[ShardPlan, None, None], selection: Selection) -> Iterator[ShardPlan]:
+    with closing(plans):
+        for plan in plans:
+            keys = selection.keys_of(plan.shard)
+            identity = InputIdentity(SELECTION_INPUT, sum(map(len, keys)), digest_of(sorted(keys)), "")
+            units = (replace(unit, inputs=(*unit.inputs, identity), selected=keys) for unit in plan.units)
+            yield replace(plan, units=tuple(units))
 
 
 def plan_files(files: Sequence[tuple[str, int, InputIdentity]]) -> Iterator[ShardPlan]:
@@ -113,6 +142,13 @@ class Ledger:
             return f"{self.changed} changed" if known else "made under other settings"
         if (entry.start, entry.stop) != (unit.planned.start, unit.planned.stop):
             return ROWS_CHANGED
-        if [(i.name, i.digest) for i in entry.inputs] != [(i.name, i.digest) for i in unit.inputs]:
-            return INPUT_CHANGED
+        made_from, now = _digests(entry.inputs), _digests(unit.inputs)
+        if made_from != now:
+            others = (made_from.keys() | now.keys()) - {SELECTION_INPUT}
+            same = all(made_from.get(name) == now.get(name) for name in others)
+            return SELECTION_CHANGED if same else INPUT_CHANGED
         return self.faults.get(unit.name)
+
+
+def _digests(inputs: Sequence[InputIdentity]) -> dict[str, str]:
+    return {identity.name: identity.digest for identity in inputs}

@@ -6,13 +6,16 @@ worker.process(unit, writer, clock)   # for each unit: every row is kept or refu
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from curation.execution.clock import PhaseClock
 from curation.shards.fingerprint import digest_of
 from curation.shards.unit_writer import UnitWriter
 from schemas.dataset import InputIdentity, PlannedUnit
 from schemas.table import TableSchema
+
+LEFT_OUT: Final = "the selection leaves it out"
+"""The detail of every row that is refused as not_selected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +49,25 @@ class StageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One unit of work: rows [start, stop) of the input at `url`."""
+    """One unit of work: rows [start, stop) of the input at `url`.
+
+    `selected` are the keys of its shard that a selection took; the other rows are refused as not_selected, unread. None
+    takes all.
+    """
 
     planned: PlannedUnit
     url: str
     inputs: tuple[InputIdentity, ...]
+    selected: frozenset[str] | None = None
 
     @property
     def name(self) -> str:
         """The unit's name: the base name of each of its outputs."""
         return self.planned.name
+
+    def leaves_out(self, key: str) -> bool:
+        """Whether a selection leaves out the row of `key`."""
+        return self.selected is not None and key not in self.selected
 
 
 class Worker(Protocol):

@@ -20,10 +20,13 @@ from curation.features.text import TextStage, read_captions, text_of
 from curation.shards.container import count_samples, stamp_of
 from curation.shards.shard_index import stored_index
 from curation.shards.target import Target
+from curation.shards.urls import shard_name
 from curation.sources.base import Source
 from schemas.dataset import table_path
 from schemas.embedding import int8_record
+from schemas.errors import UserError
 from schemas.reading import Dataset
+from schemas.selection import Selection
 
 SAMPLED_SHARDS: Final = 4
 SAMPLED_CAPTIONS: Final = 512
@@ -67,12 +70,15 @@ def embedding_bytes(tokens: int, dim: int, codec: Codec) -> int:
     return len(npy_bytes(one)) + (tokens - 1) * one.nbytes
 
 
-def estimate_latents(stage: LatentsStage, urls: Sequence[str]) -> Estimate:
-    """Bytes of `stage` over the shards `urls`, all pictures kept.
+def estimate_latents(stage: LatentsStage, urls: Sequence[str], selection: Selection | None = None) -> Estimate:
+    """Bytes of `stage` over the shards `urls`, all pictures (or all of `selection`) kept.
 
     Rows are known of shards that were indexed before; of the others, the headers of up to `SAMPLED_SHARDS` are read and
     rows a byte carried over. With aspect buckets the interval spans the smallest to the largest bucket.
     """
+    if selection is not None:
+        selected = sum(len(selection.keys_of(shard_name(url))) for url in urls)
+        return _estimate_latents(stage, selected, selected, selected, [f"{selected:,} samples of the selection"])
     known, unknown = _known_rows(stage.target, stage.source, urls)
     chosen = random.Random(0).sample(sorted(unknown), min(SAMPLED_SHARDS, len(unknown)))
     counted = {url: count_samples(url, stage.source.container) for url in chosen}
@@ -82,33 +88,42 @@ def estimate_latents(stage: LatentsStage, urls: Sequence[str]) -> Estimate:
     density = sum(counted.values()) / sampled_bytes if sampled_bytes else 0.0
     rows = exact + density * rest
     spread = _spread([counted[url] / max(unknown[url], 1) for url in chosen], len(unknown) - len(chosen)) * rest
-    sizes = [member_bytes(_latent_bytes(stage, height, width)) for height, width in stage.sizes_px]
     basis = [
         f"{len(urls):,} shards: {len(known):,} indexed before, headers of {len(chosen):,} read now, "
-        f"{len(urls) - len(known) - len(chosen):,} taken to hold as many rows a byte",
-        "every row is taken to be kept; rejected pictures make it less",
+        f"{len(urls) - len(known) - len(chosen):,} taken to hold as many rows a byte"
     ]
+    return _estimate_latents(stage, rows, max(exact, rows - spread), rows + spread, basis)
+
+
+def _estimate_latents(stage: LatentsStage, rows: float, fewest: float, most: float, basis: list[str]) -> Estimate:
+    sizes = [member_bytes(_latent_bytes(stage, height, width)) for height, width in stage.sizes_px]
+    basis.append("every row is taken to be kept; rejected pictures make it less")
     if len(sizes) > 1:
         basis.append(f"aspect buckets of {min(sizes):,} to {max(sizes):,} B a picture; the interval spans them")
-    low, high = max(exact, rows - spread) * min(sizes), (rows + spread) * max(sizes)
-    return Estimate(rows * statistics.fmean(sizes), low, high, rows, tuple(basis))
+    return Estimate(rows * statistics.fmean(sizes), fewest * min(sizes), most * max(sizes), rows, tuple(basis))
 
 
-def estimate_text(stage: TextStage, captions: Dataset) -> Estimate:
+def estimate_text(stage: TextStage, captions: Dataset, selection: Selection | None = None) -> Estimate:
     """Bytes of `stage` over the dataset `captions`, from the token counts of up to `SAMPLED_CAPTIONS` rows drawn alike.
 
-    Loads the tokenizer alone. Captions that are not usable write nothing, and count so.
+    Loads the tokenizer alone. Captions that are not usable write nothing, and count so. Of a `selection` the size is
+    known, and the drawn rows that are in it tell the rest. Raises `UserError` if it is so small that none was drawn.
     """
     counts = {table_path(entry.unit): entry.rows_kept for entry in captions.entries}
     tokenizer, sizes, lengths = load_tokenizer(stage.checkpoint), list[int](), list[int]()
     for path, numbers in sampled_rows(counts).items():
         rows = read_captions(posixpath.join(captions.url, path), stage.column)
-        texts = [text_of(rows[number], stage.column) for number in numbers]
+        chosen = [rows[number] for number in numbers if _is_selected(rows[number], selection)]
+        texts = [text_of(row, stage.column) for row in chosen]
         used = [len(t) for t in tokenise(tokenizer, [t for t in texts if isinstance(t, str)], stage.max_tokens)]
         sizes += [member_bytes(embedding_bytes(length, stage.dim, stage.codec)) for length in used]
         sizes += [0] * (len(texts) - len(used))
         lengths += used
     total, rows_in = float(embedding_bytes(1, stage.dim, "fp16")), sum(counts.values())
+    if selection is not None:
+        rows_in = sum(len(selection.keys_of(shard)) for shard in {entry.shard for entry in captions.entries})
+        if not sizes:
+            raise UserError(f"none of {SAMPLED_CAPTIONS} captions drawn is in the selection: too few to estimate from.")
     basis = [f"{len(sizes):,} of {rows_in:,} captions read: {len(lengths):,} usable"]
     if lengths:
         basis[0] += f", {statistics.fmean(lengths):.1f} tokens on average, {max(lengths):,} at most"
@@ -131,6 +146,10 @@ def sampled_rows(counts: Mapping[str, int]) -> dict[str, list[int]]:
         place = bisect_right(ends, number)
         out.setdefault(units[place], []).append(number - (ends[place] - counts[units[place]]))
     return out
+
+
+def _is_selected(row: Mapping[str, str], selection: Selection | None) -> bool:
+    return selection is None or row["key"] in selection.keys_of(row["shard"])
 
 
 def _known_rows(target: Target, source: Source, urls: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:

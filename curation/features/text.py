@@ -13,7 +13,7 @@ import xxhash
 from curation.checkpoints import Checkpoint
 from curation.compute import Compute
 from curation.execution.clock import PhaseClock
-from curation.execution.stage import StageSpec, Unit
+from curation.execution.stage import LEFT_OUT, StageSpec, Unit
 from curation.features.codec import CODECS, INT8_GROUP, Codec, CodecError, encode
 from curation.features.null_text import NullText, embed_null, stored_null, write_null
 from curation.features.storage import store
@@ -127,7 +127,7 @@ class TextWorker:
             rows = read_captions(unit.url, self._stage.column)
         for start in range(0, len(rows), _WINDOW_ROWS):
             window = rows[start : start + _WINDOW_ROWS]
-            texts = [text_of(row, self._stage.column) for row in window]
+            texts = [_selected_text(unit, row, self._stage.column) for row in window]
             embedded = iter(self._embed([t for t in texts if not isinstance(t, Refusal)], error, clock))
             with clock.phase("write"):
                 for row, text in zip(window, texts, strict=True):
@@ -156,6 +156,12 @@ class TextWorker:
                     if packed is not None:
                         error.add(values, packed)
         return [_Embedded(text, tokens[i], stored[i]) for i, text in enumerate(texts)]
+
+
+def _selected_text(unit: Unit, row: dict[str, Any], column: CaptionColumn) -> str | Refusal:
+    if unit.leaves_out(row["key"]):
+        return Refusal(RejectReason.NOT_SELECTED, LEFT_OUT)
+    return text_of(row, column)
 
 
 def _write(row: dict[str, Any], made: _Embedded, tar: TarSink, index: TableSink, writer: UnitWriter) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from curation.execution.clock import PhaseClock
 from curation.execution.prefetch import map_ahead
-from curation.execution.stage import Unit
+from curation.execution.stage import LEFT_OUT, Unit
 from curation.images.decode import Decoded, DecodePolicy, decode
 from curation.refusal import Refusal
 from curation.shards.container import Container, open_container
@@ -75,7 +75,7 @@ def prepared_samples(
 
     at_least: (height, width) in pixels that a scaled decode must keep, see `curation.images.decode.decode`. At most
     `ahead` pictures exist before they are taken; `threads` 0 works on demand. The time spent waiting for a picture
-    counts to the phase "decode". Close the generator to leave early.
+    counts to the phase "decode". What a selection leaves out is not read. Close the generator to leave early.
 
     Raises OSError if the shard is no longer what its index says.
     """
@@ -85,6 +85,8 @@ def prepared_samples(
         stack.callback(container.close)
 
         def one(row: Sample) -> T | RefusedRow:
+            if unit.leaves_out(row.key):
+                return RefusedRow(row.key, RejectReason.NOT_SELECTED, LEFT_OUT)
             found = _decode_row(container, unit.url, row, source, policy, at_least)
             return RefusedRow(row.key, found.reason, found.detail) if isinstance(found, Refusal) else prepare(found)
 

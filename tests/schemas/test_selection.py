@@ -32,6 +32,13 @@ def test_the_order_of_the_pairs_changes_neither_rows_nor_digest(rows: list[tuple
     assert make_selection(cut).digest == one.digest
 
 
+@given(pairs, st.text(max_size=5))
+def test_the_keys_of_a_shard_are_those_of_its_pairs(rows: list[tuple[str, str]], other: str) -> None:
+    made = make_selection(table(rows))
+    for shard in {other, *(shard for shard, _ in rows)}:
+        assert made.keys_of(shard) == {key for s, key in rows if s == shard}
+
+
 @given(pairs, pairs)
 def test_other_pairs_have_another_digest(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> None:
     assert (make_selection(table(one)).digest == make_selection(table(other)).digest) == (set(one) == set(other))

@@ -16,8 +16,8 @@ from fault_points import Places, kill_at
 from curation.execution import plan
 from curation.execution.clock import PhaseClock
 from curation.execution.job import Job, check_target, unit_rows_of
-from curation.execution.plan import plan_images
-from curation.execution.stage import StageSpec, Unit
+from curation.execution.plan import plan_images, plan_selected
+from curation.execution.stage import LEFT_OUT, StageSpec, Unit
 from curation.shards.container import check_container, open_container
 from curation.shards.shard_index import read_samples
 from curation.shards.sinks import TableSink
@@ -28,6 +28,7 @@ from curation.shards.urls import expand_shards, shard_name
 from pipelines import command
 from schemas.dataset import table_path, tar_path
 from schemas.errors import UserError
+from schemas.selection import Selection
 from schemas.status import RejectReason
 from schemas.table import Column, TableSchema
 
@@ -72,6 +73,9 @@ class CopyWorker:
         container = open_container(unit.url, "tar")
         try:
             for sample in read_samples(self._stage.target, unit.url, unit.planned.start, unit.planned.stop):
+                if unit.leaves_out(sample.key):
+                    writer.reject(sample.key, RejectReason.NOT_SELECTED, LEFT_OUT)
+                    continue
                 if sample.refused is not None:
                     writer.reject(sample.key, sample.refused, sample.detail)
                     continue
@@ -141,16 +145,17 @@ def make_job(
     suffix: str = "",
     trouble: Mapping[str, str] | None = None,
     marks: str = "",
+    selection: Selection | None = None,
 ) -> Job:
-    """The job that copies `shards` to `out`."""
+    """The job that copies `shards` to `out`; of a `selection`, only what is in it."""
     urls = expand_shards(shards)
     for url in urls:
         check_container(url, "tar")
     target = Target(out)
     rows = unit_rows_of(out, unit_rows, 4)
     stage = CopyStage(target, suffix, trouble or {}, marks)
-    plans = plan_images(target, urls, "tar", rows, scan=scan)
-    job = Job(stage, target, source, [shard_name(url) for url in urls], plans, rows)
+    plans, names = plan_images(target, urls, "tar", rows, scan=scan), [shard_name(url) for url in urls]
+    job = Job(stage, target, source, names, plan_selected(plans, selection, names) if selection else plans, rows)
     check_target(job)
     return job
 

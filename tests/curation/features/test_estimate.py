@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from curation.checkpoints import resolve_checkpoint
@@ -19,6 +20,7 @@ from curation.shards.target import Target
 from curation.sources.webdataset import WebdatasetSource
 from schemas.errors import UserError
 from schemas.reading import open_dataset
+from schemas.selection import Selection, make_selection
 
 SENTENCE = "a red barn by the narrow river with two horses in a meadow and low hills behind them"
 WORDS = SENTENCE.split()
@@ -82,6 +84,16 @@ def test_shards_beyond_the_sample_are_guessed_with_an_interval(
     assert "interval spans" in aspect.basis[-1]
 
 
+def test_of_a_selection_the_number_of_latents_is_known(
+    latents: LatentsStage, picture: Any, write_tar: Any, tmp_path: Path
+) -> None:
+    urls = [write_tar(tmp_path / f"s{s}.tar", {f"{i}.jpg": picture(80, 90, i) for i in range(9)}) for s in range(2)]
+    told = estimate_latents(latents, urls, selection("s0", "3", "4"))
+    assert (told.rows, told.low, told.high) == (2, told.bytes, told.bytes)
+    assert told.bytes == estimate_latents(latents, urls).bytes * 2 / 18
+    assert "2 samples of the selection" in told.basis
+
+
 def test_something_that_is_no_tar_cannot_be_estimated(latents: LatentsStage, tmp_path: Path) -> None:
     (tmp_path / "s0.tar").write_bytes(b"text" * 400)
     with pytest.raises(UserError, match=r"s0\.tar: its headers cannot be read"):
@@ -114,6 +126,22 @@ def test_more_captions_than_are_read_give_an_interval_that_holds_the_truth(
     assert told.low < told.bytes < told.high
     assert told.low <= truth.bytes <= told.high
     assert told.basis[0].startswith("30 of 140 captions read: 30 usable")
+
+
+def test_of_a_selection_the_drawn_captions_that_are_in_it_are_carried_over(
+    text: TextStage, write_captions: Any, tmp_path: Path
+) -> None:
+    texts = [" ".join(WORDS[: 1 + (7 * i) % len(WORDS)]) for i in range(40)]
+    captions = open_dataset(write_captions({"s0": texts}), "captions")
+    alone = open_dataset(write_captions({"s0": [texts[3], texts[8]]}, str(tmp_path / "alone")), "captions")
+    told = estimate_text(text, captions, selection("s0", "folder/0003", "folder/0008"))
+    assert (told.rows, told.bytes) == (2, estimate_text(text, alone).bytes)
+    with pytest.raises(UserError, match="too few to estimate"):
+        estimate_text(text, captions, selection("s0", "folder/9999"))
+
+
+def selection(shard: str, *keys: str) -> Selection:
+    return make_selection(pa.table({"shard": [shard] * len(keys), "key": keys}))
 
 
 def test_sampled_rows_are_within_their_units_and_always_the_same() -> None:

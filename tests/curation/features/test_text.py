@@ -7,6 +7,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import webdataset
@@ -23,6 +24,7 @@ from curation.shards.target import Target
 from schemas.dataset import NULL_TEXT_FILE, REJECTS_DIR
 from schemas.errors import UserError
 from schemas.reading import open_dataset, read_info
+from schemas.selection import make_selection
 from schemas.tables import REJECTS
 
 SENTENCE = "a red barn by the narrow river with two horses in a meadow and low hills behind them"
@@ -105,6 +107,17 @@ def test_other_columns_are_judged_by_their_own_text_alone(
     summary = run_text(replace(stage, column=column), write_captions({"s0": rows}))
     assert summary.rejected["no_caption"] == 1
     assert [row["key"] for row, _ in rows_of(stage.target.url)] == [f"folder/{i:04}" for i in kept]
+
+
+def test_of_a_selection_only_its_captions_are_embedded_and_their_own_faults_still_count(
+    stage: TextStage, write_captions: Any, run_text: RunText
+) -> None:
+    captions = write_captions({"s0-00000": TEXTS[:9], "s0-00001": TEXTS[9:12], "s1-00000": [{"status": "leak"}, "b"]})
+    taken = [("s0", "folder/0003"), ("s0", "folder/0001"), ("s1", "folder/0000")]
+    selection = make_selection(pa.table({"shard": [s for s, _ in taken], "key": [k for _, k in taken]}))
+    summary = run_text(stage, captions, selection)
+    assert dict(summary.rejected) == {"not_selected": 9 + 3 + 2 - 2 - 1 - 1, "unusable_caption": 1}
+    assert [row["key"] for row, _ in rows_of(stage.target.url)] == ["folder/0001", "folder/0003", "folder/0001"]
 
 
 def test_two_runs_write_the_same_bytes_however_units_are_told_apart(

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import tarfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from curation.execution.plan import plan_images
 from curation.execution.stage import Unit
 from curation.images.decode import DecodePolicy
 from curation.images.reading import DecodedSample, RefusedRow, decoded_samples, prepared_samples
+from curation.shards.shard_index import read_samples
 from curation.shards.target import Target
 from curation.sources.table import source_named
 from schemas.status import RejectReason
@@ -121,3 +123,15 @@ def test_pictures_are_prepared_and_refused_rows_pass_by(target: Target, tmp_path
         clock=PhaseClock(),
     )
     assert [made for made in sizes if not isinstance(made, RefusedRow)] == [(50, 40), (70, 60)]
+
+
+def test_what_a_selection_leaves_out_is_neither_read_nor_decoded(target: Target, tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    (unit,) = units_of(target, write_tar(path, MIXED))
+    row = read_samples(target, str(path), 3, 4)[0]
+    path.write_bytes(bytes(row.offsets[0]) + path.read_bytes()[row.offsets[0] :])  # nothing before d can be read
+    rows = read(target, dataclasses.replace(unit, selected=frozenset({"d", "e"})), 2)
+    assert [row.key for row in rows] == ["a", "b", "c", "d", "e"]
+    assert isinstance(rows[3], DecodedSample)
+    reasons = [row.reason for row in rows if isinstance(row, RefusedRow)]
+    assert reasons == [*[RejectReason.NOT_SELECTED] * 3, RejectReason.EMPTY_FILE]
