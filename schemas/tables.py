@@ -91,6 +91,22 @@ NOUNS_PER_IMAGE: Final = TableSchema(
 )
 """A row an image and caption column, in the order of the captions."""
 
+MEASURES: Final = TableSchema(
+    "measures",
+    1,
+    (
+        _KEY,
+        _SHARD,
+        Column("width", pa.int32(), "image width in pixels after EXIF orientation"),
+        Column("height", pa.int32(), "image height in pixels after EXIF orientation"),
+        Column("phash", pa.uint64(), "perceptual hash, see curation.measures.picture; null if plain", nullable=True),
+        Column("luma_mean", pa.float32(), "mean luma, 0 to 255"),
+        Column("luma_std", pa.float32(), "standard deviation of the luma: contrast"),
+        Column("sharpness", pa.float32(), "variance of the luma's Laplacian at 256 px: low where blurred"),
+        Column("extra", pa.map_(pa.string(), pa.float64()), "the source's numbers by name, such as aesthetic"),
+    ),
+)
+
 _FEATURE_INDEX: Final = (
     _KEY,
     _SHARD,
@@ -189,6 +205,7 @@ ALL_TABLES: Final = (
     NOUNS,
     NOUN_TOTALS,
     NOUNS_PER_IMAGE,
+    MEASURES,
     LATENTS_INDEX,
     TEXT_INDEX,
     SHARD_INDEX,
