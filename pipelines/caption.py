@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         seed=options.seed,
         decode_threads=options.decode_threads,
         t5_tokenizer=resolve_checkpoint(t5, None, needs=("tokenizer.json|spiece.model",)) if t5 else None,
+        canary_rows=options.canary,
     )
     job = Job(stage, inputs.target, inputs.source.name, inputs.names, inputs.plans(), inputs.unit_rows)
     return int(finish(options, job).exit_code)
@@ -72,6 +73,16 @@ def _parser() -> argparse.ArgumentParser:
     device.add_argument(
         "--decode-threads", type=int, default=2, metavar="N", help="threads that decode ahead (default 2)"
     )
+    guard = command.add_argument_group("the canary (changes no caption)")
+    guard.add_argument(
+        "--canary",
+        type=int,
+        default=200,
+        metavar="N",
+        help="stop, and show some, if too many of a worker's first N captions are truncated (20%%), alike (5%%), "
+        "refusals (2%%) or otherwise bad, see docs/caption-rules.md; 0: never (default 200; not where the whole job is "
+        "smaller, nor where the output holds N captions already)",
+    )
     add_job_arguments(command, unit_rows=_UNIT_ROWS, workers_hint="worker processes, each with its own model")
     return command
 
@@ -79,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 def _check_numbers(options: argparse.Namespace) -> None:
     if options.batch_size < 1 or options.max_new_tokens < 1:
         raise UserError("--batch-size and --max-new-tokens must be at least 1.")
-    if options.decode_threads < 0:
-        raise UserError("--decode-threads must not be negative.")
+    if options.decode_threads < 0 or options.canary < 0:
+        raise UserError("--decode-threads and --canary must not be negative.")
     if not (math.isfinite(options.temperature) and options.temperature >= 0 and 0 < options.top_p <= 1):
         raise UserError("--temperature must be a number and not negative, and --top-p must be above 0 and at most 1.")
 

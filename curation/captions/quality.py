@@ -4,6 +4,7 @@ The raw text is never changed. `RULES` is the whole set of rules in the order in
 `duplicate_text`, which needs the whole dataset, are applied while captioning; pipelines.clean applies all.
 """
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Callable
@@ -60,11 +61,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """The verdict on one caption; `text` is empty where nothing usable is left. `flags` are sorted."""
+    """The verdict on one caption; `text` is empty where nothing usable is left. `flags` are sorted.
+
+    `n_t5_tokens` are those of `text`; None if it is empty or nobody counted.
+    """
 
     text: str
     status: CaptionStatus
     flags: tuple[str, ...]
+    n_t5_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,12 +253,17 @@ def clean(
     *,
     prompt: str = "",
     mean_logprob: float | None = None,
+    t5_tokens: Callable[[str], int] | None = None,
 ) -> Cleaned:
-    """Judge one generated caption by all rules but those that need a tokenizer or the whole dataset.
+    """Judge one generated caption by all rules but `duplicate_text`, which needs the whole dataset.
 
+    `prompt` is the template that it answered; `t5_tokens` counts the T5 tokens of a text, the end token included.
     Cleaning what `clean` kept gives the same text again (with finish_reason "stop", and the same prompt).
     """
-    return judge(gather(generated, finish_reason, thresholds, prompt=prompt, mean_logprob=mean_logprob), thresholds)
+    seen = gather(generated, finish_reason, thresholds, prompt=prompt, mean_logprob=mean_logprob)
+    if t5_tokens is not None:
+        seen = dataclasses.replace(seen, n_t5_tokens=t5_tokens(seen.text))
+    return judge(seen, thresholds)
 
 
 def gather(
@@ -266,7 +276,7 @@ def gather(
 ) -> Evidence:
     """The evidence on one generated caption, before anybody counted its T5 tokens or its likes.
 
-    `prompt` is the template that it answered. The text that would be kept is a stretch of the squeezed generated text,
+    The text that would be kept is a stretch of the squeezed generated text,
     with a capital first letter where a stock opening was taken off.
     """
     whole = of.squeeze(generated)
@@ -285,7 +295,9 @@ def judge(seen: Evidence, thresholds: Thresholds = DEFAULTS) -> Cleaned:
     fired = [rule for rule in RULES if rule.fires(seen, thresholds)]
     status = next((rule.status for rule in fired if rule.status is not None), CaptionStatus.OK)
     flags = sorted(rule.name for rule in fired if rule.name != status.value)
-    return Cleaned(seen.text if status in USABLE_STATUSES else "", status, tuple(flags))
+    if status not in USABLE_STATUSES:
+        return Cleaned("", status, tuple(flags))
+    return Cleaned(seen.text, status, tuple(flags), seen.n_t5_tokens)
 
 
 def measure(text: str) -> Measures:

@@ -21,8 +21,8 @@ _ANSWER: Final = (
 _GIVE: Final = r"(?:provide|upload|attach|share|send|give me|try|resend|supply|submit|post|include)"
 _NOT_THERE: Final = (
     r"(?:could not|cannot|can't|couldn't|failed to|did not|didn't|(?:does not|doesn't) seem to|won't|is not|isn't|"
-    r"was not|wasn't|were not) (?:be )?(?:load|loaded|loading|display|displayed|open|opened|come through|accessed|processed|"
-    r"attached|provided|uploaded|rendered|rendering|found|available|retrieved)"
+    r"was not|wasn't|were not) (?:be )?(?:load|loaded|loading|display|displayed|open|opened|come through|accessed|"
+    r"processed|attached|provided|uploaded|rendered|rendering|found|available|retrieved)"
 )
 _THERE: Final = (
     r"(?:is|are|was|were|has been|have been|to|attached|provided|available|appears?|seems?|found|uploaded|included|"

@@ -2,16 +2,18 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import xxhash
 
+from curation.captions.canary import Canary
 from curation.captions.engine import Completion, Decoding, Engine, EngineChoice, Request
 from curation.captions.prompts import Prompt
 from curation.captions.quality import RULES_VERSION, clean, measure
+from curation.captions.t5_counter import t5_counter
 from curation.checkpoints import Checkpoint
 from curation.execution.clock import PhaseClock
 from curation.execution.stage import StageSpec, Unit
@@ -29,7 +31,11 @@ _STAGE_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class CaptionStage:
-    """Captions `source`'s pictures with the engine of `choice`. `decode_threads` is not part of the fingerprint."""
+    """Captions `source`'s pictures with the engine of `choice`.
+
+    `decode_threads` is not part of the fingerprint, and neither is `canary_rows`: how many captions each worker makes
+    before it judges them (curation.captions.canary), 0 for none.
+    """
 
     target: Target
     source: Source
@@ -40,6 +46,7 @@ class CaptionStage:
     seed: int
     decode_threads: int
     t5_tokenizer: Checkpoint | None = None
+    canary_rows: int = 0
 
     @property
     def spec(self) -> StageSpec:
@@ -63,7 +70,7 @@ class CaptionStage:
     def open(self) -> "CaptionWorker":
         """Open the engine, which checks itself on a few made-up pictures."""
         engine = self.choice.open(self.decoding, self.prompt.text(None, None, {})[0])
-        return CaptionWorker(self, engine, _load_tokenizer(self.t5_tokenizer))
+        return CaptionWorker(self, engine, t5_counter(self.t5_tokenizer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +88,9 @@ class _Asked:
 class CaptionWorker:
     """A loaded captioner."""
 
-    def __init__(self, stage: CaptionStage, engine: Engine, t5_tokenizer: Any) -> None:
-        self._stage, self._engine, self._t5_tokenizer = stage, engine, t5_tokenizer
+    def __init__(self, stage: CaptionStage, engine: Engine, t5_tokens: Callable[[str], int] | None) -> None:
+        self._stage, self._engine, self._t5_tokens = stage, engine, t5_tokens
+        self._canary = Canary(stage.canary_rows, stage.target, stage.spec.fingerprint)
         self._prompt_id = digest_of([stage.prompt.template, engine.preparation])[:16]
 
     def process(self, unit: Unit, writer: UnitWriter, clock: PhaseClock) -> None:
@@ -100,6 +108,7 @@ class CaptionWorker:
                     break
                 with clock.phase("write"):
                     row = self._row(unit, asked.popleft(), completion)
+                    self._canary.see(row)
                     sink.write([row])
                     writer.keep(row["key"])
                     writer.count(f"status {row['status']}")
@@ -142,9 +151,14 @@ class CaptionWorker:
     def _row(self, unit: Unit, asked: _Asked, completion: Completion) -> dict[str, Any]:
         if completion.key != asked.key:
             raise AssertionError(f"asked for {asked.key!r}, the engine answered for {completion.key!r}")
-        cleaned = clean(completion.text, completion.finish_reason)
+        cleaned = clean(
+            completion.text,
+            completion.finish_reason,
+            prompt=self._stage.prompt.template,
+            mean_logprob=completion.mean_logprob,
+            t5_tokens=self._t5_tokens,
+        )
         flags = sorted({*cleaned.flags, *(f"no_{name}" for name in asked.lacking)})
-        t5 = len(self._t5_tokenizer(cleaned.text).input_ids) if self._t5_tokenizer and cleaned.text else None
         return {
             "key": asked.key,
             "shard": unit.planned.shard,
@@ -159,7 +173,7 @@ class CaptionWorker:
             "error": completion.error,
             "n_prompt_tokens": completion.n_prompt_tokens,
             "n_tokens": completion.n_tokens,
-            "n_t5_tokens": t5,
+            "n_t5_tokens": cleaned.n_t5_tokens,
             **dataclasses.asdict(measure(completion.text)),
             "mean_logprob": completion.mean_logprob,
             "prompt_id": self._prompt_id,
@@ -172,12 +186,3 @@ class CaptionWorker:
         if self._stage.decoding.temperature == 0:
             return -1
         return xxhash.xxh64_intdigest(f"{unit.planned.shard}\0{key}".encode(), seed=self._stage.seed & (2**64 - 1)) >> 1
-
-
-def _load_tokenizer(checkpoint: Checkpoint | None) -> Any:
-    if checkpoint is None:
-        return None
-    from transformers import AutoTokenizer
-
-    where = {"revision": checkpoint.revision} if checkpoint.revision else {}
-    return AutoTokenizer.from_pretrained(checkpoint.source, **where)

@@ -188,6 +188,8 @@ def _run_due(
                     summary.add(outcome.entry)
                     _guard(summary, options)
                 elif outcome.fatal is not None:
+                    if outcome.trace:
+                        _say(console, outcome.trace)
                     failure = UserError(outcome.reason)
                     failure.exit_code = outcome.fatal
                     raise failure

@@ -30,7 +30,10 @@ class UnitDone:
 
 @dataclass(frozen=True, slots=True)
 class UnitFailed:
-    """A unit that raised or whose worker died. `fatal` (an exit code) ends the whole job: trying again cannot help."""
+    """A unit that raised or whose worker died. `fatal` (an exit code) ends the whole job: trying again cannot help.
+
+    `trace` is shown below the reason: the traceback, or the notes of a `UserError`.
+    """
 
     unit: Unit
     reason: str
@@ -55,7 +58,7 @@ def run_unit(
             facts = RunFacts(round(clock.seconds, 3), clock.phases(), attempt, socket.gethostname(), _versions())
             return UnitDone(unit, writer.commit(stage.spec.fingerprint, unit.inputs, facts))
     except UserError as error:
-        return UnitFailed(unit, str(error), fatal=error.exit_code)
+        return UnitFailed(unit, str(error), "\n".join(getattr(error, "__notes__", ())), error.exit_code)
     except Exception as error:  # noqa: BLE001 - a unit may fail in any way; the failure is recorded and shown
         return UnitFailed(unit, f"{type(error).__name__}: {error}", traceback.format_exc())
 
