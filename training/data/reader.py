@@ -1,98 +1,154 @@
-"""Read single samples out of the tars: one positioned read each, verified, parsed in place."""
+"""Read samples out of the tars, straight into the memory of a batch; each is held against its checksum.
 
-import os
-import resource
-import threading
+A sample whose bytes are wrong, or cannot be had, is reported as a `Fault` and does not stop the others: what is to be
+done about it concerns all ranks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xxhash
-from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from schemas.embedding import decode_embedding
-from schemas.errors import DatasetError
+from schemas.errors import DatasetError, SchemaError
+from training.data.cache import Cache
+from training.data.files import Files, Member, TooShortError, open_files
 from training.data.manifest import Manifest, Places
-from training.data.npy import parse_npy
+from training.data.npy import npy_header, parse_npy
+from training.data.text_form import stored_form
+
+Layout = tuple[np.dtype[Any], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Sample number `at` of those asked for could not be read. `damaged`: its bytes are wrong, and will stay so."""
+
+    at: int
+    message: str
+    damaged: bool
 
 
 class Reader:
     """Reads latents and text by row of the manifest. Safe to call from many threads."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, cache: Cache | None = None) -> None:
         self._manifest = manifest
-        self._latents, self._text = _Files(manifest.latents), _Files(manifest.text)
+        self._latents = _open(manifest.latents, cache)
+        self._text = _open(manifest.text, cache)
+        self.text_places = manifest.text
+        self.text_form = stored_form(manifest.text, manifest.tokens, manifest.facts.dim)
+
+    def latent_shape(self, bucket: int) -> tuple[int, int, int, int]:
+        """Shape of the posterior's mean and standard deviation in a bucket: 2, C, h, w."""
+        facts, (height_px, width_px) = self._manifest.facts, self._manifest.buckets[bucket]
+        return 2, facts.channels, height_px // facts.downsample, width_px // facts.downsample
+
+    def read_latents(self, rows: NDArray[np.int64], bodies: Sequence[memoryview]) -> list[Fault]:
+        """Posterior mean and standard deviation of each row, unscaled: float16 [2, C, h, w], as bytes into `bodies`."""
+        half = np.dtype("<f2")
+        layouts = [(half, self.latent_shape(bucket)) for bucket in self._manifest.bucket[rows].tolist()]
+        return self._read(self._latents, self._manifest.latents, rows, layouts, bodies)
+
+    def read_text(self, rows: NDArray[np.int64], bodies: Sequence[memoryview]) -> list[Fault]:
+        """T5 embedding of each row's caption, true tokens only, in `text_form`, as bytes into `bodies`."""
+        layouts = [self.text_form.layout(tokens) for tokens in self._manifest.tokens[rows].tolist()]
+        return self._read(self._text, self._manifest.text, rows, layouts, bodies)
 
     def latent(self, row: int) -> NDArray[np.float16]:
-        """Posterior mean and standard deviation, unscaled: float16 [2, C, h, w]."""
-        facts = self._manifest.facts
-        height_px, width_px = self._manifest.buckets[self._manifest.bucket[row]]
-        shape = 2, facts.channels, height_px // facts.downsample, width_px // facts.downsample
-        return self._read(self._latents, row, shape)
+        """One posterior: float16 [2, C, h, w]. Raises `DatasetError` for what `read_latents` reports."""
+        out = np.empty(self.latent_shape(int(self._manifest.bucket[row])), np.float16)
+        _raise(self.read_latents(np.array([row]), [_bytes_of(out)]))
+        return out
 
     def text(self, row: int) -> NDArray[np.float16]:
-        """T5 embedding of the caption, true tokens only: float16 [N, D], whichever codec it is stored by."""
-        return self._read(self._text, row, (int(self._manifest.tokens[row]), self._manifest.facts.dim))
+        """One embedding: float16 [N, D], whichever codec it is stored by. Raises `DatasetError` likewise."""
+        dtype, shape = self.text_form.layout(int(self._manifest.tokens[row]))
+        out = np.empty(shape, dtype)
+        _raise(self.read_text(np.array([row]), [_bytes_of(out)]))
+        return decode_embedding(out, self._manifest.name(row))
 
     def close(self) -> None:
         """Close the tars."""
         self._latents.close()
         self._text.close()
 
-    def _read(self, files: "_Files", row: int, shape: tuple[int, ...]) -> NDArray[np.float16]:
-        places = files.places
-        where = f"{places.dataset.info.kind} of {self._manifest.name(row)}"
+    def _read(
+        self,
+        files: Files,
+        places: Places,
+        rows: NDArray[np.int64],
+        layouts: Sequence[Layout],
+        bodies: Sequence[memoryview],
+    ) -> list[Fault]:
+        headers = [npy_header(*layout) for layout in layouts]
+        file, offset, size, digest = (
+            column[rows].tolist() for column in (places.file, places.offset, places.bytes, places.xxh64)
+        )
+        members = []
+        for i, (header, body) in enumerate(zip(headers, bodies, strict=True)):
+            fits = len(header) + len(body) == size[i]
+            memory = (bytearray(len(header)), body) if fits else (bytearray(size[i]), memoryview(bytearray()))
+            members.append(Member(file[i], offset[i], size[i], digest[i], *memory))
+        faults = []
+        for at, (member, error) in enumerate(zip(members, files.read(members), strict=True)):
+            if (error is not None or not _intact(member)) and (error := files.read_again(member)) is None:
+                error = None if _intact(member) else _MismatchError()
+            if error is not None:
+                faults.append(self._fault(at, places, int(rows[at]), error))
+            elif member.head != headers[at]:
+                message = self._take_odd(member, layouts[at], bodies[at], self._where(places, int(rows[at])))
+                faults += [Fault(at, message, damaged=False)] * bool(message)
+        return faults
+
+    def _take_odd(self, member: Member, layout: Layout, body: memoryview, where: str) -> str:
+        """Put an array that is stored in another form into `body`; what is wrong with it, empty if nothing is."""
         try:
-            content = files.read(row)
-        except OSError as error:
-            raise DatasetError(f"{where}: {files.path(row)} cannot be read ({error}). Check the storage.") from None
-        if xxhash.xxh64_intdigest(content) != places.xxh64[row]:
-            raise DatasetError(
-                f"{where}: bytes {places.offset[row]}+{places.bytes[row]} of {files.path(row)} are not what its index "
-                f"says (xxh64). The file is damaged: delete it and run pipelines.{places.dataset.info.stage} again."
-            )
-        array = decode_embedding(parse_npy(content, where), where)
-        if array.shape != shape or array.dtype != np.float16:
-            raise DatasetError(f"{where}: {array.dtype} {array.shape}, expected float16 {shape}. Make it again.")
-        return array
+            array = parse_npy(bytes(member.head) + bytes(member.body), where)
+            array = array if (array.dtype, array.shape) == layout else decode_embedding(array, where)
+        except (DatasetError, SchemaError) as error:
+            return str(error)
+        dtype, shape = layout
+        if array.shape != shape or array.dtype != dtype:
+            return f"{where}: {array.dtype} {array.shape}, expected {dtype} {shape}. Make it again."
+        body[:] = _bytes_of(np.ascontiguousarray(array))
+        return ""
+
+    def _fault(self, at: int, places: Places, row: int, error: OSError) -> Fault:
+        where, path = self._where(places, row), places.paths[places.file[row]]
+        if not isinstance(error, TooShortError | _MismatchError):
+            return Fault(at, f"{where}: {path} cannot be read ({error}). Check the storage.", damaged=False)
+        what = str(error) or "they are not what its index says (xxh64)"
+        mend = f"The file is damaged: delete it and run pipelines.{places.dataset.info.stage} again."
+        return Fault(
+            at, f"{where}: bytes {places.offset[row]}+{places.bytes[row]} of {path}: {what}. {mend}", damaged=True
+        )
+
+    def _where(self, places: Places, row: int) -> str:
+        return f"{places.dataset.info.kind} of {self._manifest.name(row)}"
 
 
-class _Files:
-    """The tars of one data set. Local ones stay open while half of the process's file limit allows."""
+class _MismatchError(OSError):
+    """The bytes are not what the index says."""
 
-    def __init__(self, places: Places) -> None:
-        self.places = places
-        self._local = isinstance(places.dataset.fs, LocalFileSystem)
-        self._open: dict[int, int] = {}
-        self._room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
-        self._lock = threading.Lock()
 
-    def path(self, row: int) -> str:
-        return self.places.paths[self.places.file[row]]
+def _open(places: Places, cache: Cache | None) -> Files:
+    return open_files(places.dataset.fs, places.paths, cache)
 
-    def read(self, row: int) -> bytes:
-        offset, length = int(self.places.offset[row]), int(self.places.bytes[row])
-        if not self._local:
-            remote: Any = self.places.dataset.fs
-            return bytes(remote.cat_file(self.path(row), start=offset, end=offset + length))
-        descriptor = self._descriptor(int(self.places.file[row]))
-        if descriptor is not None:
-            return os.pread(descriptor, length, offset)
-        descriptor = os.open(self.path(row), os.O_RDONLY)
-        try:
-            return os.pread(descriptor, length, offset)
-        finally:
-            os.close(descriptor)
 
-    def _descriptor(self, file: int) -> int | None:
-        """The open file, None once there is no room for another."""
-        if file in self._open:
-            return self._open[file]
-        with self._lock:
-            if file not in self._open and len(self._open) < self._room:
-                self._open[file] = os.open(self.places.paths[file], os.O_RDONLY)
-            return self._open.get(file)
+def _intact(member: Member) -> bool:
+    digest = xxhash.xxh64(member.head)
+    digest.update(member.body)
+    return bool(digest.intdigest() == member.xxh64)
 
-    def close(self) -> None:
-        while self._open:
-            os.close(self._open.popitem()[1])
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return memoryview(array.reshape(-1).view(np.uint8).data)
+
+
+def _raise(faults: list[Fault]) -> None:
+    if faults:
+        raise DatasetError(faults[0].message)

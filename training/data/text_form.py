@@ -1,0 +1,57 @@
+"""How the tokens of text lie in memory and on disk, and back to float16."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemas.embedding import int8_record
+from training.data.manifest import Places
+from training.data.npy import npy_header
+
+_LOOKED_AT = 64  # samples that tell how a data set is stored
+
+
+@dataclass(frozen=True, slots=True)
+class TextForm:
+    """float16 [N, dim] where `groups` is 0; else int8 records with `groups` scales a token (see schemas.embedding)."""
+
+    dim: int
+    groups: int = 0
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token."""
+        return 2 * self.groups + self.dim if self.groups else 2 * self.dim
+
+    def layout(self, tokens: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """dtype and shape of the stored array of a text of `tokens` tokens."""
+        if self.groups:
+            return int8_record(self.dim, self.groups), (tokens,)
+        return np.dtype("<f2"), (tokens, self.dim)
+
+    def decode(self, stored: Tensor) -> Tensor:
+        """uint8 [..., token_bytes] as float16 [..., dim], on the same device. float16 is looked at, not copied.
+
+        The product of a level and its scale is exact in float32 and rounded once, as schemas.embedding does it.
+        """
+        if not self.groups:
+            return stored.view(torch.float16)
+        # A slice can be looked at as another type only where its rows begin at a multiple of that type's size.
+        scale = stored[..., : 2 * self.groups].contiguous().view(torch.float16)
+        levels = stored[..., 2 * self.groups :].view(torch.int8)
+        return (levels.view(*scale.shape, -1) * scale[..., None]).flatten(-2)
+
+
+def stored_form(places: Places, tokens: np.ndarray[Any, np.dtype[np.int32]], dim: int) -> TextForm:
+    """The form of a text data set, told by the sizes of its members alone; float16 where none fits."""
+    rows = np.unique(np.linspace(0, len(tokens) - 1, _LOOKED_AT).astype(np.int64))
+    known = list(zip(tokens[rows].tolist(), places.bytes[rows].tolist(), strict=True))
+
+    def fits(form: TextForm) -> bool:
+        return all(size == len(npy_header(*form.layout(count))) + count * form.token_bytes for count, size in known)
+
+    forms = (TextForm(dim, groups) for groups in range(dim + 1) if not groups or dim % groups == 0)
+    return next((form for form in forms if fits(form)), TextForm(dim))
