@@ -21,15 +21,20 @@ rounds otherwise in other batch shapes; wrong padding moves the distributions by
 
 def self_check(engine: TransformersEngine, prompt: str) -> None:
     """Raise `GuardError` unless the engine passes. Takes a few forward passes."""
+    requests = made_up_requests(prompt)
+    _check_pictures_differ(engine, requests)
+    _check_batch_equals_single(engine, requests)
+
+
+def made_up_requests(prompt: str) -> list[Request]:
+    """Four requests of two lengths for pictures of noise, no two alike."""
     longer = prompt + " and then say where it could have been taken, and at which time of the day"
-    requests = [
+    return [
         Request(f"self-check-{i}", _picture(i, height, width), text, seed=-1)
         for i, (height, width, text) in enumerate(
             ((120, 90, prompt), (90, 160, longer), (100, 100, prompt), (64, 200, longer))
         )
     ]
-    _check_pictures_differ(engine, requests)
-    _check_batch_equals_single(engine, requests)
 
 
 def _picture(number: int, height: int, width: int) -> Image.Image:

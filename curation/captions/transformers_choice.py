@@ -5,24 +5,28 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from curation.captions.continuous import ContinuousEngine, keeps_plain_past
 from curation.captions.engine import Completion, Decoding, Engine, Request
-from curation.captions.self_check import self_check
+from curation.captions.self_check import made_up_requests, self_check
 from curation.captions.transformers_engine import TransformersEngine
 from curation.checkpoints import Checkpoint
+from schemas.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
 class TransformersChoice:
     """`checkpoint` through transformers, in the worker's own process.
 
-    `batch_size` and `device` are how, not what: they are not part of the identity. (In half precision another batch
-    size can still change a near tie between two tokens; float32 is exact in practice.)
+    `batch_size`, `device` and `compile_steps` (of a whole batch, for CUDA) are how, not what: they are not part of the
+    identity. They move the last bits of log-probabilities, which in half precision can decide a near tie between two
+    tokens; in float32 the text is the same in practice.
     """
 
     checkpoint: Checkpoint
     dtype: str
     device: str
     batch_size: int
+    compile_steps: bool = False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -30,9 +34,16 @@ class TransformersChoice:
         return {"engine": "transformers", "model": self.checkpoint.identity, "dtype": self.dtype}
 
     def open(self, decoding: Decoding, prompt: str) -> Engine:
-        """Load the model and check it on a few made-up pictures."""
+        """Load the model and check it on a few made-up pictures. Rows come and go where the model allows it."""
         engine = TransformersEngine(self.checkpoint, dtype=self.dtype, device=self.device, decoding=decoding)
         self_check(engine, prompt)
+        if keeps_plain_past(engine, made_up_requests(prompt)[0]):
+            return ContinuousEngine(engine, self.batch_size, "inductor" if self.compile_steps else None)
+        if self.compile_steps:
+            raise UserError(
+                f"{self.checkpoint.source}: a {engine.model.config.model_type}, whose steps cannot be compiled here. "
+                f"Leave out --compile."
+            )
         return BatchedEngine(engine, self.batch_size)
 
 

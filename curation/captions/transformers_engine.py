@@ -1,14 +1,16 @@
 """LLaVA through transformers: any image-text-to-text checkpoint, from the hub or a local directory."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, LogitsProcessorList
 
 from curation.captions.engine import Completion, Decoding, Request
 from curation.captions.onevision import OnevisionPictureProcessor
-from curation.captions.sampling import TokenChooser
+from curation.captions.sampling import TokenChooser, TokenRule
 from curation.checkpoints import Checkpoint
 from curation.compute import Compute
 from curation.images.resize import pad_to_square
@@ -17,6 +19,8 @@ from schemas.errors import UserError
 
 _TILED_MODELS: Final = frozenset({"llava_next", "llava_onevision"})
 """Models whose processors cut a picture into tiles and pad by themselves."""
+
+REQUEST_ERRORS: Final = (RuntimeError, ValueError, IndexError, TypeError)  # OutOfMemoryError is a RuntimeError
 
 
 def choose_dtype(name: str, device: str) -> str:
@@ -44,7 +48,8 @@ class TransformersEngine:
     """The reference engine: left-padded batches, attention masks, greedy or per-sample seeded decoding."""
 
     def __init__(self, checkpoint: Checkpoint, *, dtype: str, device: str, decoding: Decoding) -> None:
-        self._decoding, self._device = decoding, device
+        self._device, self.max_new_tokens = device, decoding.max_new_tokens
+        self.rule = TokenRule(decoding.temperature, decoding.top_p)
         where = {"revision": checkpoint.revision} if checkpoint.revision else {}
         try:
             kind = AutoConfig.from_pretrained(checkpoint.source, **where).model_type
@@ -58,6 +63,8 @@ class TransformersEngine:
             ) from error
         self.model: Any = load_model(AutoModelForImageTextToText, checkpoint, Compute(device, dtype), "dtype")
         self._prepare_processor(checkpoint.source)
+        # Padding is a setting of a tokenizer, not of a call, so threads that do not pad have one of their own.
+        self._preparer: Any = copy.deepcopy(self.processor)
         self._generation = self._generation_config()
         self._texts: dict[str, str] = {}
 
@@ -78,14 +85,34 @@ class TransformersEngine:
 
     def inputs(self, requests: Sequence[Request]) -> Any:
         """The model's inputs for a batch: `input_ids`, `attention_mask` [B, N], `pixel_values`, ..."""
-        images = [pad_to_square(r.image, self._padding_colour()) if self._pads else r.image for r in requests]
-        texts = [self._chat(r.prompt) for r in requests]
-        bos = self.processor.tokenizer.bos_token
-        special = not (bos and texts[0].startswith(bos))
-        batch = self.processor(
-            images=images, text=texts, padding=True, add_special_tokens=special, return_tensors="pt"
-        ).to(self._device)
-        return {k: v.to(self.model.dtype) if torch.is_floating_point(v) else v for k, v in batch.items()}
+        return self.to_device(self._process(self.processor, requests, padding=True))
+
+    def prepare(self, request: Request) -> dict[str, Tensor]:
+        """The inputs of one request, [1, ...] each, on the host; for threads beside the model."""
+        return self._process(self._preparer, [request], padding=False)
+
+    def to_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`inputs` where the model is, in its type."""
+        moved = {}
+        for name, tensor in inputs.items():
+            dtype = self.model.dtype if torch.is_floating_point(tensor) else tensor.dtype
+            pinned = tensor.to(dtype).pin_memory() if self._on_cuda else tensor.to(dtype)
+            moved[name] = pinned.to(self._device, non_blocking=self._on_cuda)
+        return moved
+
+    @property
+    def pad_token(self) -> int:
+        """The token that fills a place."""
+        return int(self.processor.tokenizer.pad_token_id)
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        return frozenset(self._generation.eos_token_id)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text of generated `tokens`, unaltered."""
+        return str(self.processor.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     @torch.inference_mode()
     def complete(self, requests: Sequence[Request]) -> Sequence[Completion]:
@@ -104,15 +131,28 @@ class TransformersEngine:
     def close(self) -> None:
         """Give back the model's memory."""
         del self.model
-        if self._device.startswith("cuda"):
+        if self._on_cuda:
             torch.cuda.empty_cache()
+
+    @property
+    def _on_cuda(self) -> bool:
+        return self._device.startswith("cuda")
+
+    def _process(self, processor: Any, requests: Sequence[Request], *, padding: bool) -> dict[str, Tensor]:
+        images = [pad_to_square(r.image, self._padding_colour()) if self._pads else r.image for r in requests]
+        texts = [self._chat(r.prompt) for r in requests]
+        bos = processor.tokenizer.bos_token
+        special = not (bos and texts[0].startswith(bos))
+        return dict(
+            processor(images=images, text=texts, padding=padding, add_special_tokens=special, return_tensors="pt")
+        )
 
     def _complete_or_halve(self, requests: Sequence[Request]) -> tuple[list[Completion], Exception | None]:
         try:
             return self._generate(requests), None
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:  # OutOfMemoryError is a RuntimeError
+        except REQUEST_ERRORS as error:
             if len(requests) == 1:
-                return [Completion(requests[0].key, "", "error", 0, 0, None, _one_line(error))], error
+                return [Completion(requests[0].key, "", "error", 0, 0, None, one_line(error))], error
             middle = len(requests) // 2
             left, left_error = self._complete_or_halve(requests[:middle])
             right, right_error = self._complete_or_halve(requests[middle:])
@@ -120,7 +160,7 @@ class TransformersEngine:
 
     def _generate(self, requests: Sequence[Request]) -> list[Completion]:
         inputs = self.inputs(requests)
-        chooser = TokenChooser([r.seed for r in requests], self._decoding.temperature, self._decoding.top_p)
+        chooser = TokenChooser([r.seed for r in requests], self.rule)
         output = self.model.generate(
             **inputs, generation_config=self._generation, logits_processor=LogitsProcessorList([chooser])
         )
@@ -135,7 +175,7 @@ class TransformersEngine:
             completions.append(
                 Completion(
                     key=request.key,
-                    text=self.processor.tokenizer.decode(tokens[row, :count], skip_special_tokens=True),
+                    text=self.text_of(tokens[row, :count].tolist()),
                     finish_reason="stop" if len(stops) else "length",
                     n_prompt_tokens=int(prompt_lengths[row]),
                     n_tokens=count,
@@ -170,7 +210,7 @@ class TransformersEngine:
         tokenizer, own = self.processor.tokenizer, self.model.generation_config
         eos = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
         return GenerationConfig(
-            max_new_tokens=self._decoding.max_new_tokens,
+            max_new_tokens=self.max_new_tokens,
             do_sample=False,
             num_beams=1,
             eos_token_id=list(eos) if isinstance(eos, list | tuple) else [eos],
@@ -195,6 +235,7 @@ class TransformersEngine:
         return prompt
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The kind and the first line of an error."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -3,6 +3,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -116,14 +117,28 @@ def test_one_deleted_output_redoes_one_unit_with_the_same_bytes(
     assert data_of(out) == before
 
 
-def test_batch_size_and_workers_do_not_change_a_byte(
+def test_workers_and_threads_do_not_change_a_byte(
     shards: str, llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ends(capsys, arguments(shards, llava, tmp_path / "a", "--temperature", "0.8", "--seed", "5"))
     given = arguments(shards, llava, tmp_path / "b", "--temperature", "0.8", "--seed", "5")
-    code, _ = ends(capsys, [*given, "--batch-size", "3", "--decode-threads", "0", "--workers", "2"])
+    code, _ = ends(capsys, [*given, "--decode-threads", "0", "--workers", "2"])
     assert code == 0
     assert data_of(tmp_path / "a") == data_of(tmp_path / "b")
+
+
+def test_the_batch_size_changes_nothing_but_the_last_bits_of_log_probabilities(
+    shards: str, llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, size in (("a", "8"), ("b", "3")):
+        given = arguments(shards, llava, tmp_path / name, "--temperature", "0.8", "--seed", "5")
+        assert ends(capsys, [*given, "--batch-size", size])[0] == 0
+    one, other = (
+        pa.concat_tables(open_dataset(str(tmp_path / name), "captions").tables(CAPTIONS)) for name in ("a", "b")
+    )
+    logprobs = [table["mean_logprob"].to_pylist() for table in (one, other)]
+    assert logprobs[0] == pytest.approx(logprobs[1], abs=1e-5)
+    assert one.drop(["mean_logprob"]).equals(other.drop(["mean_logprob"]))
 
 
 def test_sa1b_shards_keep_their_keys_and_their_masks_are_not_read(

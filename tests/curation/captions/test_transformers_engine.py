@@ -177,21 +177,21 @@ def test_uniform_numbers_of_different_seeds_and_steps_are_spread_evenly() -> Non
     from curation.captions.sampling import uniform
 
     seeds = np.arange(2000, dtype=np.uint64)
-    numbers = np.stack([uniform(seeds, step) for step in range(20)])
+    numbers = np.stack([uniform(seeds, np.full(2000, step)) for step in range(20)])
     assert numbers.min() >= 0
     assert numbers.max() < 1
     assert abs(numbers.mean() - 0.5) < 0.005
     assert abs(np.corrcoef(numbers[0], numbers[1])[0, 1]) < 0.06
-    assert np.array_equal(numbers[3], uniform(seeds, 3))
+    assert np.array_equal(numbers[3], uniform(seeds, np.full(2000, 3)))
 
 
 def test_draws_follow_the_model_distribution_cut_to_the_nucleus() -> None:
-    from curation.captions.sampling import TokenChooser
+    from curation.captions.sampling import TokenChooser, TokenRule
 
     rows = 20_000
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     scores = probabilities.log().expand(rows, 4)
-    chooser = TokenChooser(range(rows), temperature=1.0, top_p=0.9)
+    chooser = TokenChooser(range(rows), TokenRule(temperature=1.0, top_p=0.9))
     chosen = chooser(torch.zeros(rows, 1, dtype=torch.long), scores).argmax(-1)
     frequency = torch.bincount(chosen, minlength=4) / rows
     expected = torch.tensor([0.5, 0.3, 0.15, 0.0]) / 0.95

@@ -1,0 +1,276 @@
+"""Captions without waiting for the slowest row: a row that ends makes room for the next picture at once.
+
+A plain loop captions batch after batch, so each batch takes as many steps as its longest caption, and most rows only
+watch. Here every slot of the batch works all the time, pictures are prepared for the model in threads beside it, and
+no prompt is padded. Which rows meet in a batch follows from the requests alone, so a unit captioned again is the same.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+from curation.captions.engine import Completion, FinishReason, Request
+from curation.captions.slot_cache import SlotCache
+from curation.captions.transformers_engine import REQUEST_ERRORS, TransformersEngine, one_line
+
+_PREPARE_THREADS: Final = 2
+_KNOWN: Final = frozenset({"llava", "llava_next", "llava_onevision", "vipllava"})
+
+Inputs = dict[str, Tensor]
+
+
+@dataclass(slots=True)
+class _Row:
+    """A request under way, the `number`-th."""
+
+    number: int
+    request: Request
+    n_prompt_tokens: int = 0
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+class ContinuousEngine:
+    """A `TransformersEngine` with `slots` rows under way at any time.
+
+    `compile_backend` compiles the step of all slots, for which shapes are kept fixed: the whole block of columns is
+    attended to, and slots that have no request left run idle.
+    """
+
+    def __init__(
+        self, engine: TransformersEngine, slots: int, compile_backend: str | Callable[..., Any] | None = None
+    ) -> None:
+        self._engine, self._slots, self._fixed = engine, slots, compile_backend is not None
+        self._forward: Any = engine.model.forward
+        if compile_backend is not None:
+            self._forward = torch.compile(engine.model.forward, backend=compile_backend, dynamic=False)
+
+    @property
+    def wanted_px(self) -> int | None:
+        """The model's input side."""
+        return self._engine.wanted_px
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What is done to a picture and a prompt before the model sees them."""
+        return self._engine.preparation
+
+    @property
+    def ahead(self) -> int:
+        """As many as there are slots, beside those that are being prepared."""
+        return self._slots
+
+    def answers(self, requests: Iterable[Request]) -> Generator[Completion, None, None]:
+        """One completion for each request, in order.
+
+        A request that fails alone is answered with `error`; if of the first requests none can be answered, the fault
+        is not theirs and the exception goes up.
+        """
+        finished: dict[int, Completion] = {}
+        due = 0
+        with ThreadPoolExecutor(_PREPARE_THREADS) as pool:
+            run = _Run(self._engine, self._forward, self._slots, self._fixed, _prepared(self._engine, requests, pool))
+            for number, completion in run.completions():
+                finished[number] = completion
+                while due in finished:
+                    yield finished.pop(due)
+                    due += 1
+
+    def close(self) -> None:
+        """Give back the model."""
+        self._engine.close()
+
+
+def keeps_plain_past(engine: TransformersEngine, request: Request) -> bool:
+    """Whether the model keeps its past as one block of keys and values a layer, which is what slots are made of.
+
+    Those with sliding windows or recurrent states do not, and those that place tokens otherwise than one after the
+    other are not known here; all of these take whole batches.
+    """
+    if engine.model.config.model_type not in _KNOWN:
+        return False
+    with torch.inference_mode():
+        cache = engine.model(**engine.to_device(engine.prepare(request)), use_cache=True).past_key_values
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def _prepared(
+    engine: TransformersEngine, requests: Iterable[Request], pool: ThreadPoolExecutor
+) -> "Iterator[tuple[Request, Future[Inputs]]]":
+    """Each request with its inputs under way. Pulled from the caller's thread alone."""
+    for request in requests:
+        yield request, pool.submit(engine.prepare, request)
+
+
+class _Run:
+    """One stream of requests through the slots."""
+
+    def __init__(
+        self,
+        engine: TransformersEngine,
+        forward: Any,
+        slots: int,
+        fixed: bool,
+        source: "Iterator[tuple[Request, Future[Inputs]]]",
+    ) -> None:
+        self._engine, self._forward, self._fixed = engine, forward, fixed
+        self._source = source
+        self._waiting: deque[tuple[Request, Future[Inputs]]] = deque()
+        self._exhausted = False
+        self._asked = 0
+        self._answered = False
+        self._rows: list[_Row | None] = [None] * slots
+        self._cache: SlotCache | None = None
+        self._next: list[int] = [engine.pad_token] * slots
+
+    def completions(self) -> Iterator[tuple[int, Completion]]:
+        """Each request's number and completion, as they end."""
+        while True:
+            self._fill()
+            if not self._waiting and not any(self._rows):
+                return
+            with torch.inference_mode():
+                ended = self._advance()
+            yield from ended
+
+    def _advance(self) -> list[tuple[int, Completion]]:
+        """Let waiting requests in where enough slots are free, and take one step."""
+        ended = []
+        free = [slot for slot, row in enumerate(self._rows) if row is None]
+        # A few at a time, since each admission runs the model for the prompts alone.
+        if 4 * len(free) >= len(self._rows):
+            ended = self._admit(free)
+        if self._exhausted and not self._waiting:
+            self._shrink()
+        return ended + self._step() if any(self._rows) else ended
+
+    def _fill(self) -> None:
+        """Have as many requests in preparation as there are slots."""
+        while not self._exhausted and len(self._waiting) < len(self._rows):
+            entry = next(self._source, None)
+            if entry is None:
+                self._exhausted = True
+            else:
+                self._waiting.append(entry)
+
+    def _admit(self, free: list[int]) -> list[tuple[int, Completion]]:
+        """Take as many waiting requests as there are free slots; those of equal shapes together."""
+        groups: dict[object, list[tuple[_Row, Inputs]]] = {}
+        failed: list[tuple[_Row, Exception]] = []
+        for _ in range(min(len(free), len(self._waiting))):
+            request, future = self._waiting.popleft()
+            row = _Row(self._asked, request)
+            self._asked += 1
+            try:
+                inputs = future.result()
+            except REQUEST_ERRORS as error:
+                failed.append((row, error))
+                continue
+            row.n_prompt_tokens = int(inputs["input_ids"].shape[1])
+            shapes = tuple(sorted((name, tuple(t.shape)) for name, t in inputs.items()))
+            groups.setdefault(shapes, []).append((row, inputs))
+        ended = [pair for group in groups.values() for pair in self._prefill(group, free, failed)]
+        if len(failed) > 1 and not self._answered and not any(self._rows):
+            raise failed[0][1]
+        return ended + [
+            (row.number, Completion(row.request.key, "", "error", 0, 0, None, one_line(error))) for row, error in failed
+        ]
+
+    def _prefill(
+        self, group: list[tuple[_Row, Inputs]], free: list[int], failed: list[tuple[_Row, Exception]]
+    ) -> list[tuple[int, Completion]]:
+        """The prompts of `group`, all of one shape, into slots taken from `free`; halves where together they fail."""
+        try:
+            inputs = {name: torch.cat([each[name] for _, each in group]) for name in group[0][1]}
+            output = self._engine.model(**self._engine.to_device(inputs), use_cache=True, logits_to_keep=1)
+        except REQUEST_ERRORS as error:
+            if len(group) == 1:
+                failed.append((group[0][0], error))
+                return []
+            middle = len(group) // 2
+            first = self._prefill(group[:middle], free, failed)
+            return first + self._prefill(group[middle:], free, failed)
+        slots = [free.pop(0) for _ in group]
+        if self._cache is None:
+            room = self._engine.max_new_tokens + max(64, self._engine.max_new_tokens // 4)
+            self._cache = SlotCache(output.past_key_values, len(self._rows), room, self._fixed)
+        self._cache.admit(slots, output.past_key_values)
+        for slot, (row, _) in zip(slots, group, strict=True):
+            self._rows[slot] = row
+        return self._take(slots, output.logits[:, -1])
+
+    def _step(self) -> list[tuple[int, Completion]]:
+        """One token of every slot."""
+        assert self._cache is not None
+        slots = [slot for slot, row in enumerate(self._rows) if row is not None]
+        try:
+            mask, positions = self._cache.step()
+            output = self._forward(
+                input_ids=torch.tensor(self._next, device=positions.device).unsqueeze(1),
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=self._cache.cache,
+                use_cache=True,
+            )
+        except REQUEST_ERRORS:
+            return self._start_over(slots)
+        self._cache.stepped()
+        return self._take(slots, output.logits[slots, -1])
+
+    def _take(self, slots: Sequence[int], scores: Tensor) -> list[tuple[int, Completion]]:
+        """The next token of the rows in `slots` from their `scores` [B, V]; rows that end with it leave."""
+        rows = [row for slot in slots if (row := self._rows[slot]) is not None]
+        seeds = np.array([row.request.seed for row in rows], np.int64)
+        steps = np.array([len(row.tokens) for row in rows], np.int64)
+        chosen, logprobs = self._engine.rule.choose(scores.float(), seeds, steps)
+        ended = []
+        for slot, row, token, logprob in zip(slots, rows, chosen.tolist(), logprobs.tolist(), strict=True):
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+            self._next[slot] = token
+            stops = token in self._engine.end_tokens
+            if stops or len(row.tokens) == self._engine.max_new_tokens:
+                self._leave(slot)
+                ended.append((row.number, self._completion(row, "stop" if stops else "length")))
+        return ended
+
+    def _leave(self, slot: int) -> None:
+        assert self._cache is not None
+        self._rows[slot], self._next[slot] = None, self._engine.pad_token
+        self._cache.free(slot)
+
+    def _completion(self, row: _Row, finish_reason: FinishReason) -> Completion:
+        self._answered = True
+        return Completion(
+            key=row.request.key,
+            text=self._engine.text_of(row.tokens),
+            finish_reason=finish_reason,
+            n_prompt_tokens=row.n_prompt_tokens,
+            n_tokens=len(row.tokens),
+            mean_logprob=float(np.mean(row.logprobs)),
+        )
+
+    def _start_over(self, slots: Sequence[int]) -> list[tuple[int, Completion]]:
+        """A step failed, most likely for want of memory: answer its rows in whole batches, and go on with half the
+        slots."""
+        rows = [row for slot in slots if (row := self._rows[slot]) is not None]
+        count = max(1, len(self._rows) // 2)
+        self._rows, self._next, self._cache = [None] * count, [self._engine.pad_token] * count, None
+        completions = self._engine.complete([row.request for row in rows])
+        return [(row.number, completion) for row, completion in zip(rows, completions, strict=True)]
+
+    def _shrink(self) -> None:
+        """Nothing more comes: once half of the slots are free, let them go."""
+        busy = [slot for slot, row in enumerate(self._rows) if row is not None]
+        if self._fixed or self._cache is None or 2 * len(busy) > len(self._rows):
+            return
+        self._cache.keep(busy)
+        self._rows = [self._rows[slot] for slot in busy]
+        self._next = [self._next[slot] for slot in busy]
