@@ -21,7 +21,9 @@ CAPTIONS: Final = TableSchema(
         Column("generated", pa.string(), "the engine's text, unaltered"),
         Column("caption", pa.string(), "cleaned text; empty where nothing usable is left"),
         Column("status", pa.string(), "exactly one of schemas.status.CaptionStatus"),
-        Column("flags", pa.list_(pa.string()), "rules that fired without deciding the status, sorted"),
+        Column(
+            "flags", pa.list_(pa.string()), "rules that fired, but the one the status is named after; no_FIELD; sorted"
+        ),
         Column("finish_reason", pa.string(), "stop | length | error"),
         Column("error", pa.string(), "why the engine gave no text, one line; null if it gave one", nullable=True),
         Column("n_prompt_tokens", pa.int32(), "prompt tokens, image tokens included, padding excluded"),
@@ -36,6 +38,13 @@ CAPTIONS: Final = TableSchema(
         Column("seed", pa.int64(), "seed of this row's sampling; -1 under greedy decoding"),
     ),
 )
+
+CAPTION_HASHES: Final = TableSchema(
+    "caption_hashes",
+    1,
+    (Column("text_xxh64", pa.uint64(), "xxh64 of generated's lower-case words; null without a word", nullable=True),),
+)
+"""What pipelines.clean counts equal texts by, in the order of the captions."""
 
 REJECTS: Final = TableSchema(
     "rejects",
@@ -201,6 +210,7 @@ UNMATCHED: Final = TableSchema(
 
 ALL_TABLES: Final = (
     CAPTIONS,
+    CAPTION_HASHES,
     REJECTS,
     NOUNS,
     NOUN_TOTALS,
