@@ -147,7 +147,7 @@ class Ledger:
             others = (made_from.keys() | now.keys()) - {SELECTION_INPUT}
             same = all(made_from.get(name) == now.get(name) for name in others)
             return SELECTION_CHANGED if same else INPUT_CHANGED
-        return self.faults.get(unit.name)
+        return self.faults.get(unit.name) or unit.again or None
 
 
 def _digests(inputs: Sequence[InputIdentity]) -> dict[str, str]:

@@ -52,13 +52,14 @@ class Unit:
     """One unit of work: rows [start, stop) of the input at `url`.
 
     `selected` are the keys of its shard that a selection took; the other rows are refused as not_selected, unread. None
-    takes all.
+    takes all. `again` says why it is due although it is whole and current, if it is.
     """
 
     planned: PlannedUnit
     url: str
     inputs: tuple[InputIdentity, ...]
     selected: frozenset[str] | None = None
+    again: str = ""
 
     @property
     def name(self) -> str:

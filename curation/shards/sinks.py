@@ -135,12 +135,22 @@ class TarSink:
         self.temporary = target.temporary(path)
         self._file = HashingFile(self.temporary)
         self._tar = TarWriter(self._file)
-        self._rows = 0
+        self._rows = self._members = 0
 
     def add(self, key: str, extension: str, content: bytes) -> tuple[int, int]:
-        """Append the member `key.extension`; (offset, bytes) of its content."""
+        """Append a sample of the one member `key.extension`; (offset, bytes) of its content."""
         self._rows += 1
-        return self._tar.add(f"{quote_key(key)}.{extension}", content), len(content)
+        return self._add(key, extension, content), len(content)
+
+    def add_sample(self, key: str, contents: Mapping[str, bytes]) -> None:
+        """Append a sample of several members, by extension, in their order."""
+        self._rows += 1
+        for extension, content in contents.items():
+            self._add(key, extension, content)
+
+    def _add(self, key: str, extension: str, content: bytes) -> int:
+        self._members += 1
+        return self._tar.add(f"{quote_key(key)}.{extension}", content)
 
     def finish(self) -> OutputFile:
         """Write the end marker, force onto the disk, and read every header back."""
@@ -148,9 +158,9 @@ class TarSink:
         size, digest = self._file.finish()
         with open(self.temporary, "rb") as file:
             scan = scan_tar(file, self.path)
-        if len(scan.members) != self._rows or scan.fault or scan.digest != digest:
+        if len(scan.members) != self._members or scan.fault or scan.digest != digest:
             raise ConservationError(
-                f"{self.path}: wrote {self._rows} members, read back {len(scan.members)} {scan.fault}"
+                f"{self.path}: wrote {self._members} members, read back {len(scan.members)} {scan.fault}"
             )
         return OutputFile(self.path, size, digest, self._rows)
 

@@ -4,6 +4,7 @@ The law of conservation is enforced here: each row that came in was either kept 
 nothing is published.
 """
 
+import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ class UnitWriter:
         self._counts: Counter[str] = Counter()
         self._measures: dict[str, float] = {}
         self._reject_rows: list[dict[str, str]] = []
+        self._carried: tuple[OutputFile, ...] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +50,14 @@ class UnitWriter:
     def rows_done(self) -> int:
         """Rows kept or refused so far."""
         return self._kept + sum(self._rejected.values())
+
+    def go_on(self, carried: Sequence[OutputFile]) -> None:
+        """This unit goes on from an earlier one: `carried`, outputs of that, stay as they are beside the new ones.
+
+        The rows in them are to be kept again by `keep`. New outputs need names that the earlier unit did not use, so
+        that a kill at any moment leaves what is carried, and the ledger entry that names it, in place.
+        """
+        self._carried = tuple(carried)
 
     def table(self, path: str, schema: TableSchema, *, row_per_key: bool = True) -> TableSink:
         """Open the Parquet output `path`. With `row_per_key` it must end with exactly one row a kept key."""
@@ -90,7 +100,7 @@ class UnitWriter:
         self._check_conservation()
         if self._reject_rows:
             self.table(rejects_path(self.unit.name), REJECTS, row_per_key=False).write(self._reject_rows)
-        outputs = [self._finish(sink) for sink in self._sinks.values()]
+        outputs = [*(self._carried or ()), *(self._finish(sink) for sink in self._sinks.values())]
         entry = LedgerEntry(
             unit=self.unit.name,
             shard=self.unit.shard,
@@ -106,7 +116,8 @@ class UnitWriter:
             run=run,
             measures=dict(sorted(self._measures.items())),
         )
-        self._target.remove(ledger_path(self.unit.name))
+        if self._carried is None:
+            self._target.remove(ledger_path(self.unit.name))
         if not self._reject_rows:
             self._target.remove(rejects_path(self.unit.name))
         for sink in self._sinks.values():
@@ -132,6 +143,10 @@ class UnitWriter:
 
     def _finish(self, sink: TableSink | TarSink) -> OutputFile:
         output = sink.finish()
-        if sink.row_per_key and output.rows != self._kept:
-            raise ConservationError(f"{self.unit.name}: {self._kept} rows kept, but {output.rows} in {output.path}")
+        kind = posixpath.splitext(output.path)[1]
+        carried = sum(o.rows for o in self._carried or () if posixpath.splitext(o.path)[1] == kind)
+        if sink.row_per_key and output.rows + carried != self._kept:
+            raise ConservationError(
+                f"{self.unit.name}: {self._kept} rows kept, but {output.rows} in {output.path} and {carried} carried on"
+            )
         return output

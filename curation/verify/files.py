@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from curation.shards.grouping import group_members
 from curation.shards.tar_scan import Member, scan_tar
 from curation.verify.findings import Findings
 from schemas.dataset import (
@@ -18,6 +19,8 @@ from schemas.dataset import (
     INPUTS_DIR,
     LAYOUT_VERSION,
     LEDGER_DIR,
+    MERGED_NOUNS_FILE,
+    NOUN_SUMMARY_FILE,
     NULL_TEXT_FILE,
     PLAN_FILE,
     REJECTS_DIR,
@@ -40,6 +43,7 @@ _ROW_PER_KEY: Final = frozenset({"captions", *FEATURES})
 _SLICED: Final = frozenset({"captions", "latents"})
 """Kinds whose units are slices of a shard; units of the others count their rows from 0."""
 _SCHEMAS: Final = {schema.kind: schema for schema in ALL_TABLES}
+_OF_DATASET: Final = {"text": (NULL_TEXT_FILE,), "nouns": (MERGED_NOUNS_FILE, NOUN_SUMMARY_FILE)}
 _CHUNK: Final = 8 << 20
 _TEMPORARY: Final = ".tmp-"
 
@@ -83,6 +87,11 @@ def _arithmetic(kind: str, entry: LedgerEntry) -> list[str]:
     if kind in _ROW_PER_KEY:
         paths = [tar_path(entry.unit), index_path(entry.unit)] if kind in FEATURES else [table_path(entry.unit)]
         expected |= dict.fromkeys(paths, entry.rows_kept)
+    if kind == "images":
+        tars = sum(count for path, count in rows.items() if path.endswith(".tar"))
+        tables = sum(count for path, count in rows.items() if path.endswith(".parquet")) - rejected
+        if not tars == tables == entry.rows_kept:
+            out.append(f"{tars} rows in tars and {tables} in tables, expected {entry.rows_kept}")
     for path, count in expected.items():
         if path not in rows:
             out.append(f"{path} is not among its outputs")
@@ -127,7 +136,9 @@ def check_outputs(dataset: Dataset, entry: LedgerEntry, findings: Findings) -> O
 def _check_tar(dataset: Dataset, output: OutputFile, where: str, findings: Findings) -> Sequence[Member] | None:
     with dataset.fs.open(dataset.path(output.path), "rb") as file:
         scan = scan_tar(file, where)
-    _compare(output, scan.bytes, scan.digest, len(scan.members), where, findings)
+    # A feature's sample is one member; of pictures a sample is all members of a key.
+    rows = len(scan.members) if dataset.info.kind in FEATURES else len(group_members(scan.members))
+    _compare(output, scan.bytes, scan.digest, rows, where, findings)
     if scan.fault:
         findings.wrong("files", where, scan.fault)
     return scan.members
@@ -171,7 +182,7 @@ def check_leftovers(dataset: Dataset, findings: Findings) -> None:
     """List what no reader will ever look at: temporary files, and outputs without a valid ledger entry."""
     ledger = read_ledger(dataset.url)
     known = {output.path for entry in ledger.entries for output in entry.outputs}
-    known |= {DATASET_FILE, PLAN_FILE, *([NULL_TEXT_FILE] if dataset.info.kind == "text" else [])}
+    known |= {DATASET_FILE, PLAN_FILE, *_OF_DATASET.get(dataset.info.kind, ())}
     kept = {LEDGER_DIR, INPUTS_DIR, RUNS_DIR}
     for path in sorted(dataset.fs.find(dataset.root)):
         relative = posixpath.relpath(path, dataset.root)
