@@ -3,21 +3,17 @@
 import argparse
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.command import add_job_arguments, finish, parser, run
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
     from curation.execution.plan import ShardPlan
-    from curation.nouns.counting import NounCounts
-    from curation.nouns.statistics import NounStatistics
-    from schemas.reading import Dataset
 
 _DATASET_COLUMNS = ("raw_caption", "caption")
 _TEXT_COLUMN = "caption"
 _FILES = "files"
-_TOP = 50
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,6 +22,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from curation.execution.job import Job
     from curation.nouns.counting import CountingRules
+    from curation.nouns.findings import check_reference
     from curation.nouns.stage import NounStage
     from curation.nouns.tagger import Normalisation, load_tagger
     from curation.shards.target import Target
@@ -33,12 +30,17 @@ def main(arguments: Sequence[str]) -> int:
     if any(captions < 1 for captions in options.at):
         raise UserError("--at: numbers of captions must be at least 1.")
     source, names, plans, columns = _inputs(options)
+    unknown = sorted(set(options.compare or ()) - set(columns))
+    if unknown:
+        raise UserError(f"--compare: {', '.join(unknown)} is not counted; counted are {', '.join(columns)}.")
+    if options.reference is not None:
+        check_reference(options.reference)
     tagger = load_tagger(options.tagger, Normalisation.LEMMA if options.lemmas else Normalisation.LOWER)
     per_image = source != _FILES and not options.no_per_image
     stage = NounStage(columns, options.tagger, CountingRules(tagger.info, tagger.normalisation), per_image)
     summary = finish(options, Job(stage, Target(options.out), source, names, plans))
     if not options.dry_run and not summary.stopped_by:
-        _conclude(options.out, options.at)
+        _conclude(options)
     return int(summary.exit_code)
 
 
@@ -79,6 +81,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="also estimate at so many captions, for comparing corpora of other sizes",
     )
+    shown.add_argument(
+        "--reference",
+        metavar="FILE_OR_DIR",
+        help="how much of this list is covered: a text file, a noun a line, or a nouns dataset",
+    )
+    shown.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("BEFORE", "AFTER"),
+        help="nouns gained and lost between two columns (default: raw_caption and caption if both are counted)",
+    )
+    shown.add_argument("--json", action="store_true", help="print what is also in summary.json, instead of tables")
     add_job_arguments(command, workers_hint="worker processes, each with its own tagger")
     return command
 
@@ -110,61 +124,21 @@ def _inputs(options: argparse.Namespace) -> "tuple[str, list[str], Iterable[Shar
     return _FILES, [shard_name(url) for url in files], plan_caption_files(files), columns
 
 
-def _conclude(out: str, at: Sequence[int]) -> None:
-    """Merge all whole units at `out`, print the table on stdout, and write `summary.json`."""
-    from curation.nouns.render import render_table, table_record
-    from curation.nouns.stage import read_counts
-    from curation.nouns.statistics import Counted, growth_curve, top_nouns
+def _conclude(options: argparse.Namespace) -> None:
+    """Merge all whole units, write `merged.parquet` and `summary.json`, and print what was found on stdout."""
+    from curation.nouns.findings import Questions, find
+    from curation.nouns.merged import write_merged
     from curation.shards.target import Target
+    from schemas.dataset import NOUN_SUMMARY_FILE
     from schemas.reading import open_dataset
 
-    dataset = open_dataset(out, "nouns")
-    counts = read_counts(dataset)
-    rows, notes = _rows(counts, at)
-    notes += _per_image_note(dataset)
-    if dataset.faults:
-        notes.append(f"{len(dataset.faults):,} units are not counted, such as {dataset.faults[0]}.")
-    print(render_table(rows, counts.rules), end="")
-    for note in notes:
-        print(note)
-    record: dict[str, Any] = {
-        **table_record(rows, counts.rules),
-        "notes": notes,
-        "units": len(dataset.entries),
-        "totals": {row["column"]: row for row in counts.totals.to_pylist()},
-        "top": {column: top_nouns(counts, column, Counted.BOTH, _TOP) for column in counts.columns},
-        "growth": {column: growth_curve(counts, column, Counted.BOTH) for column in counts.columns},
-    }
-    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
-    Target(out).write_text("summary.json", text + "\n")
-
-
-def _per_image_note(dataset: "Dataset") -> list[str]:
-    """What the nouns of each image take on disk; empty if they were not asked for."""
-    from curation.nouns.stage import PER_IMAGE_DIR
-
-    outputs = [o for entry in dataset.entries for o in entry.outputs if o.path.startswith(f"{PER_IMAGE_DIR}/")]
-    rows, size = sum(o.rows for o in outputs), sum(o.bytes for o in outputs)
-    if not rows:
-        return []
-    return [f"{PER_IMAGE_DIR}/: {rows:,} rows, {size:,} bytes ({size / rows:.1f} a row); --no-per-image leaves it out."]
-
-
-def _rows(counts: "NounCounts", at: Sequence[int]) -> "tuple[list[NounStatistics], list[str]]":
-    """The rows of the table: each column whole, at the asked sizes, and at the size that all columns reach."""
-    from curation.nouns.statistics import Counted, noun_statistics
-
-    totals = {column: counts.total(column, "captions") for column in counts.columns}
-    common = min(totals.values(), default=0)
-    rows, notes = [], []
-    for column, total in totals.items():
-        rows += [noun_statistics(counts, column, kind) for kind in Counted]
-        for captions in sorted({*at, common} - {0, total}):
-            if captions < total:
-                rows.append(noun_statistics(counts, column, Counted.BOTH, captions))
-            else:
-                notes.append(f"{column} at {captions:,}: not shown, only {total:,} captions were counted.")
-    return rows, notes
+    dataset = open_dataset(options.out, "nouns")
+    write_merged(dataset)
+    compared = None if options.compare is None else (options.compare[0], options.compare[1])
+    found = find(dataset, Questions(tuple(options.at), options.reference, compared))
+    text = json.dumps(found.as_json(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    Target(options.out).write_text(NOUN_SUMMARY_FILE, text)
+    print(text if options.json else found.as_text(), end="")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ INDEX_DIR: Final = "index"
 INPUTS_DIR: Final = "inputs"
 RUNS_DIR: Final = "runs"
 NULL_TEXT_FILE: Final = "null.text.npy"
+MERGED_NOUNS_FILE: Final = "merged.parquet"
+NOUN_SUMMARY_FILE: Final = "summary.json"
 
 SELECTION_INPUT: Final = "selection/keys"
 """The name of the input of a unit that stands for the keys of its shard that a selection took."""

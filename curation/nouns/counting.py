@@ -12,12 +12,14 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.nouns.merging import sum_by_keys
+from curation.nouns.spectrum import Counted, Spectrum, SpectrumBuilder
 from curation.nouns.tagger import Normalisation, TaggedCaption, Tagger, TaggerInfo
 from schemas.errors import UserError
 from schemas.tables import NOUN_TOTALS, NOUNS
 
-_NOUN_KEYS: Final = ("column", "noun")
-_TOTAL_KEYS: Final = ("column",)
+NOUN_KEYS: Final = ("column", "noun")
+TOTAL_KEYS: Final = ("column",)
 _CHUNK: Final = 4096
 _FAN_IN: Final = 64
 
@@ -28,6 +30,16 @@ class CountingRules:
 
     tagger: TaggerInfo
     normalisation: Normalisation
+
+    @property
+    def spelt(self) -> str:
+        """The rules in one line, for printing under every table that follows from them."""
+        spelling = {Normalisation.LOWER: "the word in lower case", Normalisation.LEMMA: "the lemma in lower case"}
+        return (
+            f"tagger {self.tagger.name} {self.tagger.version} ({self.tagger.digest[:12]}), spaCy "
+            f"{self.tagger.spacy_version}; a noun is {spelling[self.normalisation]} ({self.normalisation.value}), "
+            f"tagged NOUN or PROPN, with at least one letter."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +61,28 @@ class NounCounts:
 
     def total(self, column: str, name: str) -> int:
         """The total `name` (captions, empty, tokens, nouns, propns) of a caption column; 0 if it was not counted."""
-        rows = self.totals.filter(pc.equal(self.totals["column"], column))
-        return int(pc.sum(rows[name]).as_py() or 0)
+        return total_of(self.totals, column, name)
 
     def of_column(self, column: str) -> pa.Table:
         """The rows of `nouns` that belong to a caption column."""
         return self.nouns.filter(pc.equal(self.nouns["column"], column))
 
+    def spectrum(self, column: str, kind: Counted) -> Spectrum:
+        """How many nouns of a caption column occur how often."""
+        return self._gathered(column, kind).spectrum(self.total(column, "captions"))
+
+    def top(self, column: str, kind: Counted) -> tuple[tuple[str, int], ...]:
+        """The most frequent nouns of a caption column and their occurrences; ties by name."""
+        return tuple(self._gathered(column, kind).top)
+
     def merge(self, other: "NounCounts") -> "NounCounts":
         """The counts of both corpora together. Raises `UserError` if they were counted by different rules."""
         return merge_counts(self.rules, [self, other])
+
+    def _gathered(self, column: str, kind: Counted) -> SpectrumBuilder:
+        builder = SpectrumBuilder(kind)
+        builder.add(self.of_column(column))
+        return builder
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, NounCounts):
@@ -81,6 +105,12 @@ class _Column:
     empty: int = 0
     tokens: int = 0
     nouns: dict[str, _Noun] = field(default_factory=dict)
+
+
+def total_of(totals: pa.Table, column: str, name: str) -> int:
+    """The sum of `name` over the rows of `totals` (of `NOUN_TOTALS`) that are of a caption column; 0 without any."""
+    rows = totals.filter(pc.equal(totals["column"], column))
+    return int(pc.sum(rows[name]).as_py() or 0)
 
 
 class NounCounter:
@@ -193,16 +223,9 @@ def counts_of_tables(rules: CountingRules, nouns: pa.Table, totals: pa.Table) ->
 def _sum(rules: CountingRules, parts: Sequence[NounCounts]) -> NounCounts:
     return NounCounts(
         rules,
-        _grouped(pa.concat_tables([p.nouns.cast(NOUNS.arrow) for p in parts]), _NOUN_KEYS, NOUNS.arrow),
-        _grouped(pa.concat_tables([p.totals.cast(NOUN_TOTALS.arrow) for p in parts]), _TOTAL_KEYS, NOUN_TOTALS.arrow),
+        sum_by_keys(pa.concat_tables([p.nouns.cast(NOUNS.arrow) for p in parts]), NOUN_KEYS),
+        sum_by_keys(pa.concat_tables([p.totals.cast(NOUN_TOTALS.arrow) for p in parts]), TOTAL_KEYS),
     )
-
-
-def _grouped(table: pa.Table, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
-    values = [name for name in schema.names if name not in keys]
-    summed = table.group_by(list(keys), use_threads=False).aggregate([(name, "sum") for name in values])
-    renamed = summed.select([*keys, *(f"{name}_sum" for name in values)]).rename_columns(schema.names)
-    return renamed.sort_by([(key, "ascending") for key in keys]).cast(schema).combine_chunks()
 
 
 def _table(rows: Sequence[tuple[str | int, ...]], schema: pa.Schema, keys: int) -> pa.Table:

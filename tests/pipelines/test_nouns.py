@@ -110,6 +110,38 @@ def test_the_table_goes_to_stdout_with_tagger_n_and_the_papers_rows(
     assert any(line.split()[:3] == ["caption", "NOUN+PROPN", "1"] for line in out.splitlines()), "the common size"
 
 
+def test_curves_coverage_and_changes_are_told_with_the_tagger_under_each_table(
+    tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = write_captions(tmp_path / "captions", {"00000": [("Rex", "a dog and a ball")] * 300})
+    (tmp_path / "list.txt").write_text("dog\nzebra\nteddy_bear\n")
+    assert count(tagger, tmp_path / "nouns", captions, options=["--reference", tmp_path / "list.txt"]) == 0
+    out = capsys.readouterr().out
+    for table in ("growth of", "frequency in", "coverage by", "gained", "lost"):
+        assert any(line.startswith(table) for line in out.splitlines()), table
+    assert out.count(f"spaCy {spacy.__version__}; a noun is the word in lower case") == 5, "one for each table"
+    assert "300 captions are fewer than the paper's 11,190,000" in out
+    assert count(tagger, tmp_path / "nouns", captions, options=["--json", "--reference", tmp_path / "nouns"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads((tmp_path / "nouns/summary.json").read_text())
+    assert [(n["noun"], n["before"], n["after"]) for n in record["comparison"]["lost"]] == [("rex", 300, 0)]
+    assert [point["captions"] for point in record["growth"]["caption"]][-1] == 300
+    assert record["ranks"]["caption"]["points"] == [[1, 300], [2, 300]]
+    covered = record["coverage"]["caption"]
+    assert (covered["entries"], covered["once"], covered["valid"], covered["outside"]) == (3, 2, 2, 0.0)
+
+
+def test_two_columns_can_be_named_for_comparison(
+    tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(json.dumps({"short": "a dog", "long": "a dog and a cat"}) + "\n" for _ in range(200))
+    (tmp_path / "a.jsonl").write_text(rows)
+    options = ["--columns", "short", "long", "--compare", "short", "long"]
+    assert count(tagger, tmp_path / "out", tmp_path / "a.jsonl", options=options) == 0
+    out = capsys.readouterr().out
+    assert any(line.split()[:4] == ["gained", "cat", "0", "200"] for line in out.splitlines())
+
+
 def test_a_second_run_does_nothing_and_a_new_caption_renews_its_unit_alone(
     tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +161,7 @@ def test_the_same_captions_give_the_same_bytes(tagger: Path, tmp_path: Path) -> 
     captions = write_captions(tmp_path / "captions", {"00000": [("Rex", "a dog and a cat"), ("ball", "a dog")]})
     for name in ("one", "two"):
         count(tagger, tmp_path / name, captions)
-    for file in ("00000.parquet", "totals/00000.parquet", "per_image/00000.parquet", "summary.json"):
+    for file in ("00000.parquet", "totals/00000.parquet", "per_image/00000.parquet", "merged.parquet", "summary.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
@@ -225,6 +257,8 @@ def test_captions_that_are_not_whole_are_refused(tagger: Path, tmp_path: Path) -
         ("a.csv", [], "neither .parquet, .jsonl nor .txt"),
         ("a.txt", ["--columns", "one", "two"], "a text file is one column"),
         ("a.txt", ["--at", "0"], "at least 1"),
+        ("a.txt", ["--compare", "caption", "other"], "--compare: other is not counted"),
+        ("a.txt", ["--reference", "none.txt"], "no such file"),
         ("none.txt", [], "no such shard"),
         ("a.txt", ["--lemmas"], "sets no lemmas"),
     ],

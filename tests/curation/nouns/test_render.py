@@ -2,7 +2,8 @@ import json
 
 from curation.nouns.counting import CountingRules, NounCounter, NounCounts
 from curation.nouns.render import PAPER_TABLE_1, render_table, table_record
-from curation.nouns.statistics import Counted, NounStatistics, noun_statistics
+from curation.nouns.spectrum import Counted
+from curation.nouns.statistics import NounStatistics, noun_statistics
 from curation.nouns.tagger import Normalisation, TaggedCaption, TaggedNoun, TaggerInfo
 
 RULES = CountingRules(TaggerInfo("en_test", "1.5", "0123456789abcdef", "3.8.0"), Normalisation.LOWER)

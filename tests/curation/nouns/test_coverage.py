@@ -1,0 +1,58 @@
+import gzip
+from pathlib import Path
+
+import pytest
+
+from curation.nouns.counting import CountingRules, NounCounter, NounCounts
+from curation.nouns.coverage import cover, listed_lines, listed_nouns
+from curation.nouns.tagger import Normalisation, TaggedCaption, TaggedNoun, TaggerInfo
+from schemas.errors import UserError
+
+RULES = CountingRules(TaggerInfo("en_test", "1", "0123456789", "3"), Normalisation.LOWER)
+
+
+def counted(columns: dict[str, dict[str, int]]) -> NounCounts:
+    """Captions of one noun each."""
+    counter = NounCounter(RULES)
+    for column, occurrences in columns.items():
+        for noun, n in occurrences.items():
+            for _ in range(n):
+                counter.add_caption(column, TaggedCaption(1, (TaggedNoun(noun, False),)))
+    return counter.counts()
+
+
+COUNTS = counted({"caption": {"dog": 11, "cat": 10, "atmosphere": 19}})
+
+
+def test_entries_that_occur_and_that_are_valid_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("Dog\n cat \ndog\n\nzebra\npolar_bear\nstop  sign\n")
+    found = cover(COUNTS, "caption", [COUNTS.of_column("caption")], "list", listed_lines(str(tmp_path / "list.txt")))
+    assert (found.entries, found.phrases, found.once, found.valid) == (5, 2, 2, 1)
+    assert found.outside == pytest.approx(19 / 40)
+    assert found.captions == 40
+
+
+def test_a_zipped_list_is_read_alike(tmp_path: Path) -> None:
+    (tmp_path / "list.txt.gz").write_bytes(gzip.compress(b"dog\nzebra\n"))
+    (listed,) = listed_lines(str(tmp_path / "list.txt.gz"))
+    assert listed["noun"].to_pylist() == ["dog", "zebra"]
+
+
+def test_the_columns_of_counted_captions_make_one_list() -> None:
+    other = counted({"caption": {"dog": 3, "zebra": 1}, "raw_caption": {"dog": 1, "ant": 1}})
+    listed = listed_nouns([[other.of_column(column)] for column in other.columns])
+    found = cover(COUNTS, "caption", [COUNTS.of_column("caption")], "other", listed)
+    assert (found.entries, found.once, found.valid) == (3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\xff\xfe", "not a UTF-8 text file"), (b"\n \n", "no nouns in it"), (None, "no such file")],
+)
+def test_a_list_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "list.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        list(listed_lines(str(path)))
+    assert "\n" not in str(caught.value)
