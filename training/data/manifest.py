@@ -1,239 +1,183 @@
 """What there is to train on: latents and text joined by (shard, key), as arrays in an order that only the data decides.
 
-The order of the ledger, of units, of files on disk does not matter: rows are sorted by shard and key. Where a sample's
-bytes lie is not part of the digest either, so a data set that was cut into other units trains the same.
+Rows are sorted by dataset of the mixture, shard and key: the order of the ledger, of units, of files on disk does not
+matter. Where a sample's bytes lie is not part of the digest either, so a data set that was cut into other units trains
+the same. The arrays are maps of files that all processes of a machine share, see `compilation`.
 """
 
-import hashlib
 import math
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import xxhash
 from numpy.typing import NDArray
 
-from schemas.dataset import NULL_TEXT_FILE, LedgerEntry, index_path, tar_path
 from schemas.errors import DatasetError
-from schemas.reading import Dataset, open_dataset
-from schemas.record import canonical_json
-from schemas.table import TableSchema
-from schemas.tables import LATENTS_INDEX, TEXT_INDEX
-from training.data.npy import parse_npy
-from training.data.randomness import sample_id
-
-_READ_THREADS: Final = 16
-_NAMED: Final = 3  # samples that an error names
-_PLACE: Final = ("file", "offset", "bytes", "xxh64")
+from schemas.location import file_system
+from training.data.compilation import FLIPPED, LATENTS, About, Compiled, Side, compiled, text_field
+from training.data.population import Population, Stratum
+from training.data.sources import Facts as Facts
+from training.data.sources import Source, open_source, source_digest
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the two data sets say about themselves in `dataset.json`. Latents are used as (z - shift) * scaling."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Store:
+    """One data set on disk, as a reader needs it."""
 
-    scaling_factor: float
-    shift_factor: float
-    channels: int
-    downsample: int
-    dim: int
-    max_tokens: int
+    url: str
+    kind: str
+    stage: str  # the pipeline that makes it anew
+    fs: Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Places:
     """Where one feature of each sample lies: a slice of a tar, and the xxh64 of its bytes."""
 
-    dataset: Dataset
-    paths: tuple[str, ...]
-    file: NDArray[np.int32]  # [N] index into paths
+    stores: tuple[Store, ...]
+    paths: tuple[str, ...]  # as the file system of their store takes them
+    owner: tuple[int, ...]  # of each path, the store that it belongs to
+    file: NDArray[np.int32]  # [N] index into paths, -1 where the sample lacks the feature
     offset: NDArray[np.int64]
-    bytes: NDArray[np.int64]
+    bytes: NDArray[np.uint32]
     xxh64: NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Manifest:
-    """All samples that have both latents and text, in order of (shard, key). Arrays are [N] unless said otherwise."""
+    """All samples that have both latents and text, in order. Arrays are [N] unless said otherwise."""
 
     latents: Places
-    text: Places
+    flipped: Places | None  # latents of the mirrored pictures, where any dataset has them
+    text: tuple[Places, ...]  # one a caption variant
     facts: Facts
     null_text: NDArray[np.float16]  # [N0, D] T5 embedding of the empty string
     shard: Any  # pyarrow string array
     key: Any  # pyarrow string array
     sample: NDArray[np.uint64]  # see training.data.randomness.sample_id
-    bucket: NDArray[np.int32]  # index into buckets
+    bucket: NDArray[np.int16]  # index into buckets
     buckets: tuple[tuple[int, int], ...]  # height and width in pixels
-    tokens: NDArray[np.int32]
+    tokens: NDArray[np.uint16]  # [N, V] of each caption variant, 0 where the sample lacks it
     original_size: NDArray[np.int32]  # [N, 2] height and width in pixels
     label: NDArray[np.int32]  # class index, -1 where the source has none
-    unmatched: tuple[int, int]  # latents without text, text without latents
-    digest: str
+    members: NDArray[np.int32]  # see training.data.population
+    about: About
 
     def __len__(self) -> int:
         return len(self.sample)
+
+    @property
+    def digest(self) -> str:
+        """The name of all that the samples are."""
+        return self.about.digest
+
+    @property
+    def unmatched(self) -> tuple[int, int]:
+        """Latents without any text, and texts without latents, that were left out."""
+        return self.about.without_text, self.about.without_latents
 
     def name(self, row: int) -> str:
         """SHARD/KEY of a row, for messages."""
         return f"{self.shard[row].as_py()}/{self.key[row].as_py()}"
 
+    def population(self) -> Population:
+        """What the plan needs of it."""
+        return Population(
+            digest=self.digest,
+            starts=self.about.starts,
+            strata=tuple(Stratum(*stratum) for stratum in self.about.strata),
+            members=self.members,
+            latent_cells=tuple((h // self.facts.downsample, w // self.facts.downsample) for h, w in self.buckets),
+            sample=self.sample,
+            tokens=self.tokens,
+            flipped=None if self.flipped is None else self.flipped.file,
+            null_tokens=len(self.null_text),
+        )
+
     def describe(self) -> str:
         """How many samples there are and what was left out, for people."""
-        left_out = (
-            f" ({self.unmatched[0]:,} latents without text, {self.unmatched[1]:,} texts without latents left out)"
-        )
-        return f"{len(self):,} samples in {len(self.buckets)} buckets{left_out if any(self.unmatched) else ''}"
+        about = self.about
+        said = [
+            f"{about.without_text:,} latents without text, {about.without_latents:,} texts without latents left out"
+            if any(self.unmatched)
+            else "",
+            f"{about.selected:,} selected, {about.absent:,} of them absent" if about.selected else "",
+            *(f"{n:,} lack caption variant {v + 1}, their others are used" for v, n in enumerate(about.lacking) if n),
+            f"{about.unflipped:,} lack flipped latents, the others are used" if about.unflipped else "",
+        ]
+        left_out = "; ".join(filter(None, said))
+        return f"{len(self):,} samples in {len(self.buckets)} buckets{f' ({left_out})' if left_out else ''}"
 
 
-def open_manifest(latents_url: str, text_url: str, max_unmatched: float = 0.0) -> Manifest:
-    """Open and join the latents and the text data set.
+def open_manifest(
+    latents_url: str, text_url: str, max_unmatched: float = 0.0, cache: Path | None = None, select: str = ""
+) -> Manifest:
+    """The manifest of one latents and one text data set, see `open_mixture`."""
+    return open_mixture([Source("", latents_url, (text_url,), "", select)], max_unmatched, cache)
 
-    Raises `DatasetError` if either is not whole, holds a sample twice, if nothing joins, or if more than the fraction
-    `max_unmatched` of all samples has no partner.
+
+def open_mixture(sources: Sequence[Source], max_unmatched: float = 0.0, cache: Path | None = None) -> Manifest:
+    """Open and join the data sets of `sources`. What was compiled before is found again in the directory `cache`.
+
+    Raises `DatasetError` if a data set is not whole or holds a sample twice, if nothing joins, if more than the
+    fraction `max_unmatched` of all samples has no partner, or if the data sets do not fit together.
     """
-    latents = open_dataset(latents_url, "latents").require_whole()
-    text = open_dataset(text_url, "text").require_whole()
-    facts = _read_facts(latents, text)
-    sides = {"latent": _read_index(latents, LATENTS_INDEX), "text": _read_index(text, TEXT_INDEX)}
-    for side, dataset in (("latent", latents), ("text", text)):
-        _refuse_duplicates(sides[side], dataset.url)
-        sides[side] = sides[side].rename_columns({name: f"{side}_{name}" for name in _PLACE})
-    joined = sides["latent"].join(sides["text"], ["shard", "key"], join_type="full outer").combine_chunks()
-    no_text, no_latent = pc.is_null(joined["text_file"]), pc.is_null(joined["latent_file"])
-    unmatched = pc.sum(no_text).as_py() or 0, pc.sum(no_latent).as_py() or 0
-    if sum(unmatched) == len(joined):
-        raise DatasetError(f"{latents.url} and {text.url} have no sample in common. Use two made from the same images.")
-    if sum(unmatched) > max_unmatched * len(joined):
-        first = [_some(joined.filter(mask)) for mask in (no_text, no_latent)]
+    opened = [open_source(source) for source in sources]
+    content = compiled(opened, source_digest(opened), cache)
+    _require_matched(content.about, sources, max_unmatched)
+    return _assemble(content)
+
+
+def _require_matched(about: About, sources: Sequence[Source], max_unmatched: float) -> None:
+    unmatched = about.without_text + about.without_latents
+    total = about.starts[-1] + unmatched
+    urls = ", ".join(f"{source.latents} and {' and '.join(source.text)}" for source in sources)
+    if not about.starts[-1] and about.selected:
+        raise DatasetError(f"{urls}: hold none of the {about.selected} selected samples. Select from the same images.")
+    if not about.starts[-1]:
+        raise DatasetError(f"{urls} have no sample in common. Use data sets made from the same images.")
+    if unmatched > max_unmatched * total:
         raise DatasetError(
-            f"{unmatched[0]} latents have no text{first[0]}, and {unmatched[1]} texts no latents{first[1]}, of "
-            f"{len(joined)} samples in {latents.url} and {text.url}. Make the missing ones, or leave them out with "
-            f"--max-unmatched {math.ceil(1e4 * sum(unmatched) / len(joined)) / 1e4:g}."
+            f"{about.without_text} latents have no text{_some(about.without_text, about.first_without_text)}, and "
+            f"{about.without_latents} texts no latents{_some(about.without_latents, about.first_without_latents)}, of "
+            f"{total} samples in {urls}. Make the missing ones, or leave them out with "
+            f"--max-unmatched {math.ceil(1e4 * unmatched / total) / 1e4:g}."
         )
-    rows = joined.filter(pc.invert(pc.or_(no_text, no_latent))).sort_by([("shard", "ascending"), ("key", "ascending")])
-    return _build(rows.combine_chunks(), latents, text, facts, unmatched)
 
 
-def _build(rows: Any, latents: Dataset, text: Dataset, facts: Facts, unmatched: tuple[int, int]) -> Manifest:
-    def column(name: str, dtype: type) -> NDArray[Any]:
-        return np.ascontiguousarray(rows[name].to_numpy(), dtype=dtype)
+def _some(count: int, names: Sequence[str]) -> str:
+    return f" ({', '.join(names)}{', ...' if count > len(names) else ''})" if names else ""
 
-    def places(side: str, dataset: Dataset) -> Places:
-        file, offset, length, xxh64 = (f"{side}_{name}" for name in _PLACE)
+
+def _assemble(content: Compiled) -> Manifest:
+    about, rows = content.about, content.rows
+    stores = {info: Store(info.url, info.kind, info.stage, file_system(info.url)[0]) for info in about.stores}
+
+    def places(field: str, side: Side) -> Places:
+        mine = sorted({about.stores[number] for number in side.owner}, key=about.stores.index)
+        column = rows[field]
         return Places(
-            dataset=dataset,
-            paths=tuple(dataset.path(tar_path(entry.unit)) for entry in dataset.entries),
-            file=column(file, np.int32),
-            offset=column(offset, np.int64),
-            bytes=column(length, np.int64),
-            xxh64=column(xxh64, np.uint64),
+            stores=tuple(stores[info] for info in mine),
+            paths=side.paths,
+            owner=tuple(mine.index(about.stores[number]) for number in side.owner),
+            file=column["file"],
+            offset=column["offset"],
+            bytes=column["bytes"],
+            xxh64=column["xxh64"],
         )
 
-    size = np.stack([column("height_px", np.int32), column("width_px", np.int32)], axis=1)
-    buckets, bucket = np.unique(size, axis=0, return_inverse=True)
-    shard, key = rows["shard"].combine_chunks(), rows["key"].combine_chunks()
-    sample = np.fromiter(map(sample_id, shard.to_pylist(), key.to_pylist()), np.uint64, count=len(rows))
-    null_text = _read_null_text(text, facts.dim)
-    fields: dict[str, Any] = {
-        "sample": sample,
-        "bucket": bucket.reshape(-1).astype(np.int32),
-        "tokens": column("tokens", np.int32),
-        "original_size": np.stack([column("original_height", np.int32), column("original_width", np.int32)], axis=1),
-        "label": np.ascontiguousarray(pc.fill_null(rows["label"], -1).to_numpy(), dtype=np.int32),
-    }
-    pictures, captions = places("latent", latents), places("text", text)
-    contents = [*fields.values(), pictures.xxh64, captions.xxh64, buckets, null_text]
     return Manifest(
-        latents=pictures,
-        text=captions,
-        facts=facts,
-        null_text=null_text,
-        shard=shard,
-        key=key,
-        **fields,
-        buckets=tuple((int(height), int(width)) for height, width in buckets),
-        unmatched=unmatched,
-        digest=_digest(asdict(facts), contents),
-    )
-
-
-def _read_null_text(text: Dataset, dim: int) -> NDArray[np.float16]:
-    """The embedding of the empty string, float16 [N0, dim]: the one whose xxh3-128 dataset.json names."""
-    where = f"{text.url}/{NULL_TEXT_FILE}"
-    mend = f"Run pipelines.{text.info.stage} again to renew it."
-    try:
-        content = text.fs.cat_file(text.path(NULL_TEXT_FILE))
-    except OSError as error:
-        raise DatasetError(f"{where}: cannot be read ({error.strerror or error}). {mend}") from None
-    expected = text.info.facts.get("null_digest")
-    if xxhash.xxh3_128_hexdigest(content) != expected:
-        raise DatasetError(f"{where}: not the null embedding that dataset.json names, damaged or another T5's. {mend}")
-    null_text = parse_npy(content, where)
-    if null_text.ndim != 2 or null_text.shape[1] != dim or not len(null_text) or null_text.dtype != np.float16:
-        raise DatasetError(f"{where}: {null_text.dtype} {null_text.shape}, expected float16 [N, {dim}]. {mend}")
-    return null_text
-
-
-def _digest(facts: dict[str, Any], contents: list[NDArray[Any]]) -> str:
-    """blake2b (128 bits) over the facts and all that the samples are, little-endian."""
-    digest = hashlib.blake2b(canonical_json(facts).encode(), digest_size=16)
-    for array in contents:
-        digest.update(f"{array.shape}{array.dtype.kind}{array.dtype.itemsize}".encode())
-        digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
-    return digest.hexdigest()
-
-
-def _read_index(dataset: Dataset, schema: TableSchema) -> Any:
-    """The index tables of all units as one `pyarrow.Table`, with the unit's number as the column `file`."""
-    dropped = {"truncated", "caption_xxh64", "bucket", "flipped", "crop_top", "crop_left"}
-    columns = [c.name for c in schema.columns if c.name not in dropped and not c.name.startswith("resized")]
-
-    def read(numbered: tuple[int, LedgerEntry]) -> Any:
-        number, entry = numbered
-        path = index_path(entry.unit)
-        with dataset.fs.open(dataset.path(path), "rb") as opened:
-            parquet = pq.ParquetFile(opened)
-            schema.check(parquet.schema_arrow, f"{dataset.url}/{path}")
-            table = parquet.read(columns=columns)
-        if len(table) != entry.rows_kept:
-            raise DatasetError(f"{dataset.url}/{path}: {len(table)} rows, the ledger says {entry.rows_kept}.")
-        return table.append_column("file", pa.array(np.full(len(table), number, np.int32)))
-
-    filled = [(number, entry) for number, entry in enumerate(dataset.entries) if entry.rows_kept]
-    if not filled:
-        raise DatasetError(f"{dataset.url}: holds no sample. See its rejects for the reasons.")
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        return pa.concat_tables(pool.map(read, filled)).replace_schema_metadata(None)
-
-
-def _refuse_duplicates(index: Any, url: str) -> None:
-    counts = index.group_by(["shard", "key"]).aggregate([([], "count_all")])
-    repeated = counts.filter(pc.greater(counts["count_all"], 1))
-    if len(repeated):
-        raise DatasetError(f"{url}: {len(repeated)} samples occur more than once{_some(repeated)}. Write it anew.")
-
-
-def _some(rows: Any) -> str:
-    names = [f"{row['shard']}/{row['key']}" for row in rows.sort_by("key").slice(0, _NAMED).to_pylist()]
-    return f" ({', '.join(names)}{', ...' if len(rows) > _NAMED else ''})" if names else ""
-
-
-def _read_facts(latents: Dataset, text: Dataset) -> Facts:
-    def fact(dataset: Dataset, name: str) -> Any:
-        value = dataset.info.facts.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise DatasetError(f"{dataset.url}: dataset.json gives no number for {name}. Make the data set again.")
-        return value
-
-    return Facts(
-        scaling_factor=float(fact(latents, "scaling_factor")),
-        shift_factor=float(fact(latents, "shift_factor")),
-        channels=int(fact(latents, "channels")),
-        downsample=int(fact(latents, "downsample")),
-        dim=int(fact(text, "dim")),
-        max_tokens=int(fact(text, "max_tokens")),
+        latents=places(LATENTS, about.latents),
+        flipped=places(FLIPPED, about.flipped) if about.flipped is not None else None,
+        text=tuple(places(text_field(number), side) for number, side in enumerate(about.text)),
+        facts=about.facts,
+        null_text=content.null_text,
+        shard=content.names["shard"],
+        key=content.names["key"],
+        **{name: rows[name] for name in ("sample", "bucket", "tokens", "original_size", "label")},
+        buckets=tuple((height, width) for height, width in about.buckets),
+        members=content.members,
+        about=about,
     )

@@ -1,37 +1,41 @@
 """The plan: which samples form which global batch. A pure function of (manifest, seed, epoch, policy).
 
-Each bucket is an endless stream: its samples in a new random order each epoch, one order after the other. Every G
-samples of the stream form a global batch, where G is the global batch size; so a bucket of n samples has finished
-floor(e n / G) batches by the end of its e-th epoch, and the (e n) mod G samples left over are not dropped but lead the
-stream of the next. Epoch e holds the batches finished in it, of all buckets, in random order. After E epochs each
-sample has thus been used E times, but for the last (E n) mod G places of its bucket's stream, which are still to come.
+A stratum is what one dataset has in one bucket. It is an endless stream: its samples in a new random order, one pass
+after the other (`streams`). An epoch takes weight × size places from it, and is cut into blocks that each take the same
+share of every stream, so that proportions hold all along (`clock`). Within a block the uses of a bucket, of all
+datasets, are shuffled; put behind each other they are the stream of the bucket, and are cut into global batches, by
+number of samples or by tokens (`measure`). What is left of a bucket at the end of a block or an epoch is not dropped
+but leads its next batch. A batch belongs to the block in which its limit is reached, and the batches of a block come in
+random order.
 
-All is arithmetic: any step of any epoch is found without walking there, so a run resumes in the time it takes to
-shuffle one epoch. The state of a run is `PlanState`, which names no rank: ranks and micro-steps take slices of a global
-batch (`rank_slice`), so neither world size nor accumulation changes what is in it.
+Any step is found without walking there: everything before it is arithmetic, and orders are bijections that give any
+place on its own. So a run resumes in the time it takes to form one block, plus one look at an epoch's tokens where
+batches are limited by tokens. The state of a run is `PlanState`, which names no rank: ranks and micro-steps take slices
+of a global batch (`rank_slice`), so neither world size nor accumulation changes what is in it.
 
-A batch that lies across two epochs may hold a sample twice. `visits` tells its uses apart, also for randomness.
+A batch that lies across two passes may hold a sample twice. `visits` tells its uses apart, also for randomness.
 """
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import UserError
-from training.data.randomness import permutation
+from training.data.bijection import Bijection
+from training.data.choices import Chooser
+from training.data.clock import Clock
+from training.data.measure import Measure, Samples, Tokens
+from training.data.policy import Policy
+from training.data.population import Population
+from training.data.streams import Streams
 
-PLAN_VERSION: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How samples are put together. `global_batch` is the number of samples a step, over all ranks."""
-
-    global_batch: int
+PLAN_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,43 +43,44 @@ class PlanState:
     """Where a run stands in its plan: the step that comes next. This is all it takes to go on."""
 
     manifest_digest: str
+    policy_digest: str
     seed: int
-    global_batch: int
     step: int
+    images_seen: int  # samples consumed so far: the run's one clock
     plan_version: int = PLAN_VERSION
-
-    @property
-    def images_seen(self) -> int:
-        """Samples consumed so far: the run's one clock."""
-        return self.step * self.global_batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GlobalBatch:
-    """The samples of one step, all of one bucket."""
+    """The samples of one step, or of a part of it, all of one bucket. Arrays are [G]."""
 
     bucket: int
-    rows: NDArray[np.int64]  # [G] rows of the manifest
-    visits: NDArray[np.int64]  # [G] how often the plan has used the sample before
+    rows: NDArray[np.int64]  # rows of the manifest
+    visits: NDArray[np.int64]  # how often the plan has used the sample before
+    samples: NDArray[np.uint64]  # ids of the samples
+    variants: NDArray[np.int8]  # which caption variant; -1 where the caption is dropped
+    flipped: NDArray[np.bool_]  # whether the mirrored latents are used
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, where: slice) -> "GlobalBatch":
+        """The samples at `where`."""
+        return GlobalBatch(
+            self.bucket,
+            self.rows[where],
+            self.visits[where],
+            self.samples[where],
+            self.variants[where],
+            self.flipped[where],
+        )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class EpochPlan:
-    """The global batches of one epoch in order, as names: the `index`-th batch of the stream of `bucket`."""
-
-    bucket: NDArray[np.int64]  # [S]
-    index: NDArray[np.int64]  # [S]
-
-
-def plan(sizes: Sequence[int], manifest_digest: str, seed: int, epoch: int, policy: Policy) -> EpochPlan:
-    """The batches of epoch `epoch` over buckets of `sizes` samples. Pure: same arguments, same plan, anywhere."""
-    bounds = [
-        (epoch * size // policy.global_batch, (epoch + 1) * size // policy.global_batch) for size in map(int, sizes)
-    ]
-    bucket = np.concatenate([np.full(stop - start, b, np.int64) for b, (start, stop) in enumerate(bounds)])
-    index = np.concatenate([np.arange(start, stop, dtype=np.int64) for start, stop in bounds])
-    order = permutation(f"batches:{manifest_digest}:{seed}:{epoch}", len(bucket))
-    return EpochPlan(bucket[order], index[order])
+def plan(population: Population, seed: int, epoch: int, policy: Policy) -> Iterator[GlobalBatch]:
+    """The global batches of epoch `epoch` in order. Pure: same arguments, same plan, anywhere."""
+    whole = Plan(population, seed, policy)
+    for step in range(whole.steps_before(epoch), whole.steps_before(epoch + 1)):
+        yield whole.batch(step)
 
 
 def rank_slice(size: int, rank: int, world: int, micro_step: int, accumulation: int) -> slice:
@@ -87,69 +92,135 @@ def rank_slice(size: int, rank: int, world: int, micro_step: int, accumulation: 
     return slice(part * size // parts, (part + 1) * size // parts)
 
 
-def accumulation_of(global_batch: int, micro_batch: int, world: int) -> int:
-    """The micro-steps it takes for `world` ranks with at most `micro_batch` samples each to do a global batch.
+def accumulation_of(size: int, micro_batch: int, world: int) -> int:
+    """The micro-steps it takes for `world` ranks with at most `micro_batch` samples each to do a batch of `size`.
 
     Raises `UserError` if some rank would go without a sample.
     """
-    accumulation = -(-global_batch // (world * micro_batch))
-    if world * accumulation > global_batch:
+    accumulation = -(-size // (world * micro_batch))
+    if world * accumulation > size:
         raise UserError(
-            f"--global-batch {global_batch} does not give each of {world} ranks a sample in each of {accumulation} "
+            f"a global batch of {size} does not give each of {world} ranks a sample in each of {accumulation} "
             f"micro-steps. Use a larger global or micro batch, or fewer ranks."
         )
     return accumulation
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Uses:
+    """The uses of one bucket in one block, in order, and what was weighed before each of them."""
+
+    rows: NDArray[np.int64]
+    visits: NDArray[np.int64]
+    before: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """The batches that are completed in a block: of each bucket from which index on, and how many."""
+
+    number: int
+    step: int  # its first
+    firsts: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
 class Plan:
-    """The plan of a whole run over the samples whose bucket ids are `buckets` [N]; batches are found by step."""
+    """The plan of a whole run over `population`; batches are found by step."""
 
-    def __init__(self, buckets: NDArray[np.int32], manifest_digest: str, seed: int, policy: Policy) -> None:
-        counts = np.bincount(buckets)
-        self._members = np.split(np.argsort(buckets, kind="stable"), np.cumsum(counts)[:-1])
-        self._sizes = [int(count) for count in counts]
-        self._digest, self._seed, self._policy = manifest_digest, seed, policy
-        self._epoch = -1
-        self._epoch_plan = EpochPlan(np.empty(0, np.int64), np.empty(0, np.int64))
-        self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
+    def __init__(self, population: Population, seed: int, policy: Policy) -> None:
+        self.policy = policy
+        self._population, self._seed = population, seed
+        self._name = f"{population.digest}:{seed}"
+        self._streams = Streams(population, seed, policy.shuffle_window)
+        self._clock = Clock(population, policy)
+        self._measure: Measure = (
+            Tokens(population, self._streams, self._clock, policy)
+            if policy.tokens_per_batch
+            else Samples(self._clock, policy.global_batch)
+        )
+        self._chooser = Chooser(population, seed, policy)
+        self._buckets = tuple(self._clock.strata)
+        self._finished = lru_cache(maxsize=64)(self._count_finished)
+        self._uses = lru_cache(maxsize=4 * len(self._buckets))(self._read_block)
+        self._block = _Block(-1, -1, (), ())
 
-    def state(self, step: int) -> PlanState:
-        """The state of a run that has consumed the batches before `step`."""
-        return PlanState(self._digest, self._seed, self._policy.global_batch, step)
+    @property
+    def blocks(self) -> int:
+        """Blocks an epoch."""
+        return self._clock.blocks
+
+    def state(self, step: int, images_seen: int) -> PlanState:
+        """The state of a run that has consumed the batches before `step`, with `images_seen` samples."""
+        return PlanState(self._population.digest, self.policy.digest, self._seed, step, images_seen)
+
+    def sizes(self) -> tuple[int, int]:
+        """The least and the most samples that a batch can have."""
+        least, most = zip(*map(self._measure.sizes, self._buckets), strict=True)
+        return min(least), max(most)
 
     def steps_before(self, epoch: int) -> int:
         """Global batches in the epochs before `epoch`."""
-        return sum(epoch * size // self._policy.global_batch for size in self._sizes)
+        return sum(self._finished(epoch * self.blocks))
 
     def epoch_of(self, step: int) -> int:
         """The epoch that `step` belongs to."""
-        most = (step + 1 + len(self._sizes)) * self._policy.global_batch // sum(self._sizes) + 1
-        return bisect.bisect_right(range(most + 1), step, key=self.steps_before) - 1
+        measure = self._measure
+        epoch = int(step / sum(measure.an_epoch(b) / measure.limit(b) for b in self._buckets))
+        while self.steps_before(epoch) > step:
+            epoch -= 1
+        while self.steps_before(epoch + 1) <= step:
+            epoch += 1
+        return epoch
 
     def batch(self, step: int) -> GlobalBatch:
-        """The global batch of `step`. Cheap while steps stay within an epoch; one shuffle where they enter another."""
-        epoch = self.epoch_of(step)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._epoch_plan = plan(self._sizes, self._digest, self._seed, epoch, self._policy)
-            self._orders = {name: order for name, order in self._orders.items() if name[1] >= epoch - 1}
-        place = step - self.steps_before(epoch)
-        return self._read(int(self._epoch_plan.bucket[place]), int(self._epoch_plan.index[place]))
+        """The global batch of `step`. Cheap while steps stay within a block."""
+        block = self._find_block(step)
+        order = Bijection(f"batches:{self._name}:{block.number}", sum(block.counts))
+        place = int(order(np.array([step - block.step]))[0])
+        ends = list(accumulate(block.counts))
+        which = bisect.bisect_right(ends, place)
+        index = block.firsts[which] + place - (ends[which] - block.counts[which])
+        return self._form(self._buckets[which], index, block.number)
 
-    def _read(self, bucket: int, index: int) -> GlobalBatch:
-        size = self._sizes[bucket]
-        places = np.arange(index * self._policy.global_batch, (index + 1) * self._policy.global_batch)
-        visits, within = places // size, places % size
-        rows = np.empty_like(places)
-        for visit in np.unique(visits):
-            chosen = visits == visit
-            rows[chosen] = self._members[bucket][self._order(bucket, int(visit))[within[chosen]]]
-        return GlobalBatch(bucket, rows, visits)
+    def _find_block(self, step: int) -> _Block:
+        if not self._block.step <= step < self._block.step + sum(self._block.counts):
+            epoch = self.epoch_of(step)
+            span = range(epoch * self.blocks, (epoch + 1) * self.blocks)
+            number = span[bisect.bisect_right(span, step, key=lambda block: sum(self._finished(block))) - 1]
+            firsts, ends = self._finished(number), self._finished(number + 1)
+            counts = tuple(end - first for first, end in zip(firsts, ends, strict=True))
+            self._block = _Block(number, sum(firsts), firsts, counts)
+        return self._block
 
-    def _order(self, bucket: int, epoch: int) -> NDArray[np.int64]:
-        name = bucket, epoch
-        if name not in self._orders:
-            self._orders[name] = permutation(
-                f"samples:{self._digest}:{self._seed}:{epoch}:{bucket}", self._sizes[bucket]
-            )
-        return self._orders[name]
+    def _count_finished(self, block: int) -> tuple[int, ...]:
+        """How many batches of each bucket are complete before `block`."""
+        return tuple(self._measure.before(b, block) // self._measure.limit(b) for b in self._buckets)
+
+    def _form(self, bucket: int, index: int, block: int) -> GlobalBatch:
+        """Batch number `index` of `bucket`, which is completed in `block`."""
+        limit = self._measure.limit(bucket)
+        parts: list[_Uses] = []
+        while True:
+            uses = self._uses(bucket, block)
+            low, high = np.searchsorted(uses.before, (index * limit, (index + 1) * limit))
+            parts.append(_Uses(uses.rows[low:high], uses.visits[low:high], uses.before[low:high]))
+            if self._measure.before(bucket, block) <= index * limit:
+                break
+            block -= 1
+        rows = np.concatenate([part.rows for part in reversed(parts)])
+        visits = np.concatenate([part.visits for part in reversed(parts)])
+        chosen = self._chooser.choose(rows, visits)
+        return GlobalBatch(bucket, rows, visits, chosen.samples, chosen.variants, chosen.flipped)
+
+    def _read_block(self, bucket: int, block: int) -> _Uses:
+        """What the streams of all datasets give the bucket in this block, shuffled."""
+        strata = self._clock.strata[bucket]
+        ranges = [(s, self._clock.uses(s, block), self._clock.uses(s, block + 1)) for s in strata]
+        parts = [self._streams.read(*taken) for taken in ranges]
+        rows, visits = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        shuffle = Bijection(f"uses:{self._name}:{bucket}:{block}", len(rows))(np.arange(len(rows)))
+        rows, visits = rows[shuffle], visits[shuffle]
+        weights = self._measure.weigh(bucket, rows)
+        before = np.cumsum(weights) - weights + self._measure.before(bucket, block)
+        return _Uses(rows, visits, before)

@@ -1,14 +1,32 @@
 """All randomness of training, each draw keyed by what it is for; never by rank or by a generator's state.
 
-A sample's draws depend on (seed, visit, sample id, purpose) alone. `visit` counts how often the plan has used the
-sample before, so no two uses share a draw, and any use can be repeated on its own, on any rank of any world size.
+A draw is a pure function of (seed, visit, sample id, purpose): the cipher Philox4x32-10 (Salmon et al., Parallel random
+numbers: as easy as 1, 2, 3, SC 2011) with the key `seed` and the counter (block, visit and purpose, sample id). All of
+them fit into it whole, so no two uses of a sample and no two purposes share a number. `visit` counts how often the plan
+has used the sample before: it grows with the epochs and tells apart the uses within one.
+
+The rounds are written in operators that numpy's and torch's int64 share, so the words are the same bits on the host and
+on any device; normal deviates made from them agree within the rounding of log, sqrt, sin and cos.
 """
 
+import math
 from enum import IntEnum
+from typing import Any, Final, TypeVar
 
 import numpy as np
+import torch
 import xxhash
 from numpy.typing import NDArray
+from torch import Tensor
+
+MAX_VISITS: Final = 1 << 24
+
+_MASK: Final = 0xFFFFFFFF
+_MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS: Final = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS: Final = 10
+
+W = TypeVar("W", NDArray[np.int64], Tensor)
 
 
 class Purpose(IntEnum):
@@ -18,6 +36,8 @@ class Purpose(IntEnum):
     NOISE = 2
     POSTERIOR = 3
     CAPTION_DROP = 4
+    CAPTION_VARIANT = 5
+    FLIP = 6
 
 
 def sample_id(shard: str, key: str) -> int:
@@ -29,23 +49,53 @@ def sample_id(shard: str, key: str) -> int:
     return xxhash.xxh64_intdigest(shard.encode() + b"\0" + key.encode())
 
 
-def generator(seed: int, visit: int, sample: int, purpose: Purpose) -> np.random.Generator:
-    """A fresh generator for one use of one sample: Philox-4x64 with key (sample, seed), counter (0, 0, visit, purpose).
+def philox(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+    """Philox4x32-10 of four int64 arrays or tensors with values in [0, 2**32), which broadcast; the same of words."""
+    a, b, c, d = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        # The product takes all 64 bits and wraps into the sign; shifted and masked, its halves are right all the same.
+        left, right = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
+        a, b, c, d = ((right >> 32) & _MASK) ^ b ^ k0, right & _MASK, ((left >> 32) & _MASK) ^ d ^ k1, left & _MASK
+        k0, k1 = (k0 + _KEY_STEPS[0]) & _MASK, (k1 + _KEY_STEPS[1]) & _MASK
+    return a, b, c, d
 
-    The two low words of the counter are the room for draws: 2^130 numbers before two streams could meet.
+
+def uniform(seed: int, visits: NDArray[np.int64], samples: NDArray[np.uint64], purpose: Purpose) -> NDArray[np.float64]:
+    """One number in [0, 1) for each use: float64 [N] with 53 random bits."""
+    ids = samples.view(np.int64)
+    high, low, _, _ = philox(_counter(np.zeros_like(ids), visits, ids, purpose), _key(seed))
+    return np.asarray(((high >> 5) * (1 << 26) + (low >> 6)) * 2.0**-53)
+
+
+def integers(seed: int, visits: Tensor, samples: Tensor, purpose: Purpose, below: int) -> Tensor:
+    """One integer in [0, below) for each use: int64 [B], `below` up to 2**31. `samples` are ids as int64 bits [B].
+
+    The word times `below`, shifted down: off uniform by less than below / 2**32.
     """
-    key = np.array([sample, seed], dtype=np.uint64)
-    counter = np.array([0, 0, visit, purpose], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    word = philox(_counter(torch.zeros_like(samples), visits, samples, purpose), _key(seed))[0]
+    return (word * below) >> 32
 
 
-def permutation(name: str, count: int) -> NDArray[np.int64]:
-    """A random order of range(count) that depends on `name` alone: int64 [count].
+def normal(seed: int, visits: Tensor, samples: Tensor, purpose: Purpose, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal deviates for each use: float32 [B, *shape] on the device of `samples`, by Box and Muller.
 
-    The stable argsort of Philox-4x64's raw words, keyed by xxh3_128 of the name. Raw words are defined by the cipher,
-    so unlike `Generator.permutation` the order can never change with a release of numpy.
+    Four of them a block of the cipher, two from each pair of words. `samples` are ids as int64 bits [B].
     """
-    digest = xxhash.xxh3_128_intdigest(name.encode())
-    key = np.array([digest & 0xFFFFFFFFFFFFFFFF, digest >> 64], dtype=np.uint64)
-    words = np.random.Philox(key=key).random_raw(count)
-    return np.argsort(words, kind="stable")
+    count = math.prod(shape)
+    block = torch.arange(-(-count // 4), device=samples.device)[None]
+    words = philox(_counter(block, visits[:, None], samples[:, None], purpose), _key(seed))
+    radii = [torch.sqrt(-2 * torch.log((word.float() + 0.5) * 2.0**-32)) for word in words[::2]]
+    angles = [word.float() * (2 * math.pi * 2.0**-32) for word in words[1::2]]
+    pairs = [
+        radius * turn(angle) for radius, angle in zip(radii, angles, strict=True) for turn in (torch.cos, torch.sin)
+    ]
+    return torch.stack(pairs, dim=-1).flatten(1)[:, :count].reshape(-1, *shape)
+
+
+def _counter(block: W, visits: W, ids: W, purpose: Purpose) -> tuple[W, W, W, W]:
+    return block, (visits << 8) | int(purpose), ids & _MASK, (ids >> 32) & _MASK
+
+
+def _key(seed: int) -> tuple[int, int]:
+    return seed & _MASK, seed >> 32
