@@ -3,8 +3,8 @@
 It is the cheapest detector of misrouted answers and blank pictures, and needs the whole dataset. So cleaning is two
 passes. The first is a stage of its own: it writes 8 bytes a row, the xxh64 of the row's words, as a small dataset that
 lies in `inputs/hashes` of the cleaned one; unchanged units are not hashed again. The driver then counts equal hashes, a
-slice of the hash range at a time, so that at most `HASHES_AT_ONCE` (16M) of them are in memory: 128 MB, and up to four
-times that while they are sorted. 100M captions are 0.8 GB of hashes on disk, read seven times.
+slice of the hash range at a time, so that about `HASHES_AT_ONCE` (16M) of them are in memory: 128 MB, and twice that
+while they are gathered. 100M captions are 0.8 GB of hashes on disk, read six times by a driver of under 0.5 GB.
 
 What comes out is the sorted array of repeated hashes, `inputs/repeated.npy`. It is no input of a unit as a whole: of
 each unit only those repeated hashes count that it has itself. So new captions make an old unit due only where they
@@ -108,8 +108,11 @@ def repeated_hashes(hashes: Dataset | None, rows: int, at_once: int = HASHES_AT_
     for number in range(slices):
         low, high = number * _RANGE // slices, (number + 1) * _RANGE // slices - 1
         parts = [_between(_values(table), low, high) for table in hashes.tables(CAPTION_HASHES)]
-        values, counts = np.unique(np.concatenate([np.empty(0, np.uint64), *parts]), return_counts=True)
-        found.append(values[counts >= rows])
+        values = np.concatenate([np.empty(0, np.uint64), *parts])
+        del parts
+        values.sort()
+        last = values[rows - 1 :]  # sorted, a value that lies so many places from itself fills all places between
+        found.append(np.unique(last[last == values[: len(last)]]))
     return np.concatenate(found)
 
 
@@ -126,7 +129,7 @@ def load_repeated(target: Target) -> Hashes:
     path = target.path(_REPEATED_FILE)
     try:
         return np.asarray(np.load(io.BytesIO(target.fs.cat_file(path))), np.uint64)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}). Run pipelines.clean again.") from None
 
 
