@@ -28,7 +28,8 @@ SELECTION: Final = TableSchema(
     ),
 )
 
-_ABOUT_KEY: Final = b"latentmill.about"
+ABOUT_KEY: Final = b"latentmill.about"
+"""Where a selection file's metadata says, as JSON, how it was made."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +76,7 @@ def write_selection(url: str, selection: Selection) -> None:
     """Write `selection` to `url` (local path or fsspec URL), whole or not at all on a local disk."""
     fs, path = file_system(url)
     schema = SELECTION.arrow
-    metadata = {**(schema.metadata or {}), _ABOUT_KEY: json.dumps(selection.about, sort_keys=True).encode()}
+    metadata = {**(schema.metadata or {}), ABOUT_KEY: json.dumps(selection.about, sort_keys=True).encode()}
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table(selection.rows.columns, schema=schema.with_metadata(metadata)), buffer, compression="zstd")
     aside = f"{path}.writing"
@@ -95,7 +96,7 @@ def read_selection(url: str) -> Selection:
             raise DatasetError(f"{url}: not a Parquet file ({error}). Write it anew with pipelines.select.") from None
         SELECTION.check(parquet.schema_arrow, url)
         table = parquet.read(columns=["shard", "key"])
-    about = json.loads((table.schema.metadata or {}).get(_ABOUT_KEY, b"{}"))
+    about = json.loads((table.schema.metadata or {}).get(ABOUT_KEY, b"{}"))
     return make_selection(table, about)
 
 
