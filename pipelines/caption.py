@@ -4,9 +4,10 @@ import argparse
 import math
 from collections.abc import Sequence
 
+from pipelines.caption_engines import add_engine_arguments, engine_choice
 from pipelines.command import add_job_arguments, finish, parser, run
 from pipelines.image_arguments import add_image_arguments, image_inputs
-from schemas.errors import UserError
+from schemas.errors import ExitCode, UserError
 
 _UNIT_ROWS = 1024
 
@@ -18,23 +19,17 @@ def main(arguments: Sequence[str]) -> int:
     from curation.captions.engine import Decoding
     from curation.captions.prompts import prompt_named
     from curation.captions.stage import CaptionStage
-    from curation.captions.transformers_choice import TransformersChoice
-    from curation.captions.transformers_engine import choose_dtype
     from curation.checkpoints import resolve_checkpoint
     from curation.execution.job import Job
 
     _check_numbers(options)
     inputs = image_inputs(options, _UNIT_ROWS)
-    model = resolve_checkpoint(
-        options.model, options.revision, needs=("config.json", "processor_config.json|preprocessor_config.json")
-    )
+    choice = engine_choice(options)
     t5 = options.t5_tokenizer
     stage = CaptionStage(
         target=inputs.target,
         source=inputs.source,
-        choice=TransformersChoice(
-            model, choose_dtype(options.dtype, options.device), options.device, options.batch_size
-        ),
+        choice=choice,
         prompt=prompt_named(options.prompt),
         decoding=Decoding(options.max_new_tokens, options.temperature, options.top_p),
         policy=inputs.policy,
@@ -43,6 +38,13 @@ def main(arguments: Sequence[str]) -> int:
         t5_tokenizer=resolve_checkpoint(t5, None, needs=("tokenizer.json|spiece.model",)) if t5 else None,
         canary_rows=options.canary,
     )
+    if options.estimate:
+        from curation.captions.estimate import estimate_captions
+
+        on_gpu = options.device.startswith("cuda")
+        found = estimate_captions(stage, inputs.shards, inputs.selection, workers=options.workers, on_gpu=on_gpu)
+        print("\n".join(found.lines))
+        return int(ExitCode.OK)
     job = Job(stage, inputs.target, inputs.source.name, inputs.names, inputs.plans(), inputs.unit_rows)
     return int(finish(options, job).exit_code)
 
@@ -60,18 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
     model.add_argument("--top-p", type=float, default=1.0, metavar="P", help="nucleus of the sampling (default 1)")
     model.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sampling (default 0)")
-    model.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="auto: float32 on the CPU, else bfloat16 where the card has it",
-    )
     model.add_argument("--t5-tokenizer", metavar="ID_OR_DIR", help="count each caption's T5 tokens with this tokenizer")
-    device = command.add_argument_group("where the model runs")
-    device.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu or cuda (default cpu)")
-    device.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures a batch (default 8)")
+    add_engine_arguments(command)
     device.add_argument(
-        "--decode-threads", type=int, default=2, metavar="N", help="threads that decode ahead (default 2)"
+        "--compile",
+        action="store_true",
+        help="compile the decoding step, with shapes kept fixed: for CUDA and long jobs, takes a minute to start",
     )
     guard = command.add_argument_group("the canary (changes no caption)")
     guard.add_argument(
@@ -83,13 +79,21 @@ def _parser() -> argparse.ArgumentParser:
         "refusals (2%%) or otherwise bad, see docs/caption-rules.md; 0: never (default 200; not where the whole job is "
         "smaller, nor where the output holds N captions already)",
     )
-    add_job_arguments(command, unit_rows=_UNIT_ROWS, workers_hint="worker processes, each with its own model")
+    add_job_arguments(
+        command,
+        unit_rows=_UNIT_ROWS,
+        workers_hint="worker processes, each with its own model",
+        estimate="caption 128 pictures and say how long the job takes and what it gives",
+    )
+    command.add_argument(
+        "--decode-threads", type=int, default=2, metavar="N", help="threads that decode ahead (default 2)"
+    )
     return command
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
-    if options.batch_size < 1 or options.max_new_tokens < 1:
-        raise UserError("--batch-size and --max-new-tokens must be at least 1.")
+    if options.max_new_tokens < 1:
+        raise UserError("--max-new-tokens must be at least 1.")
     if options.decode_threads < 0 or options.canary < 0:
         raise UserError("--decode-threads and --canary must not be negative.")
     if not (math.isfinite(options.temperature) and options.temperature >= 0 and 0 < options.top_p <= 1):
