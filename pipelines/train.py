@@ -1,6 +1,7 @@
 """Train a PixArt on latents and text that were computed before.
 
     python -m pipelines.train --latents DIR --text DIR --out RUN --model XL/2 --steps 150000
+    python -m pipelines.train --data mixture.toml --out RUN ...
     torchrun --nproc-per-node 8 -m pipelines.train --latents DIR --text DIR --out RUN ...
 
 The same command goes on from the newest checkpoint, at any number of processes, and does nothing once all steps are
@@ -16,8 +17,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.data_arguments import DATA_FILE, add_data_arguments, add_plan_arguments, mixture_of, policy_of
 from schemas.errors import ExitCode, InterruptedJobError, UserError
 from training.config import PRECISIONS, EmaConfig, OptimiserConfig, Recipe, RunConfig
+from training.data.mixture import Source
+from training.data.policy import Policy
 from training.models.config import PIXART_SIZES, PixArtConfig
 
 if TYPE_CHECKING:
@@ -57,12 +61,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(options: argparse.Namespace, rank: int) -> None:
     """Open the data, settle the configuration, train, print the summary on rank 0."""
-    from training.data.manifest import open_manifest
+    from training.data.manifest import open_mixture
     from training.trainer import train as run
 
-    manifest = open_manifest(options.latents, options.text, options.max_unmatched)
+    sources, shares = mixture_of(options)
+    policy = policy_of(options, shares, PIXART_SIZES[options.model].patch)
+    manifest = open_mixture(sources, options.max_unmatched, Path(options.manifest_cache))
     try:
-        run(configure(options, manifest), manifest, lambda line: print(line, file=sys.stderr, flush=True))
+        run(
+            configure(options, sources, policy, manifest),
+            manifest,
+            lambda line: print(line, file=sys.stderr, flush=True),
+        )
     except InterruptedJobError:
         _tell_summary(options.out, rank)
         raise
@@ -76,7 +86,9 @@ def _tell_summary(run: str, rank: int) -> None:
         print(table(summarise(Path(run))), flush=True)
 
 
-def configure(options: argparse.Namespace, manifest: "Manifest") -> RunConfig:
+def configure(
+    options: argparse.Namespace, sources: tuple[Source, ...], policy: Policy, manifest: "Manifest"
+) -> RunConfig:
     """The configuration that the options mean for this data."""
     import torch
 
@@ -90,16 +102,15 @@ def configure(options: argparse.Namespace, manifest: "Manifest") -> RunConfig:
         model=model_config(options.model, options.micro_conditions, manifest),
         init_digest=file_digest(Path(options.init_from)) if options.init_from else "",
         seed=options.seed,
-        global_batch=options.global_batch,
-        caption_drop=options.caption_drop,
+        policy=policy,
         precision=options.precision or ("bf16" if on_cuda else "fp32"),
         optimiser=OptimiserConfig(
             lr=options.lr, weight_decay=options.weight_decay, warmup_steps=options.warmup, clip=options.clip
         ),
         ema=EmaConfig(options.ema_decay, options.ema_warmup),
     )
-    own = [field.name for field in fields(RunConfig) if field.name != "recipe"]
-    return RunConfig(recipe=recipe, **{name: getattr(options, name) for name in own})
+    own = [field.name for field in fields(RunConfig) if field.name not in ("recipe", "sources")]
+    return RunConfig(recipe=recipe, sources=sources, **{name: getattr(options, name) for name in own})
 
 
 def model_config(name: str, micro_conditions: bool, manifest: "Manifest") -> PixArtConfig:
@@ -109,7 +120,7 @@ def model_config(name: str, micro_conditions: bool, manifest: "Manifest") -> Pix
     for height, width in manifest.buckets:
         if height % token_px or width % token_px:
             raise UserError(
-                f"--latents holds pictures of {height}x{width} px, but --model {name} needs multiples of {token_px} "
+                f"the data holds pictures of {height}x{width} px, but --model {name} needs multiples of {token_px} "
                 f"px. Make the latents at another size."
             )
     base = resolution(manifest.buckets) // facts.downsample // size.patch
@@ -134,7 +145,10 @@ def resolution(buckets: tuple[tuple[int, int], ...]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     out = argparse.ArgumentParser(
-        prog="python -m pipelines.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m pipelines.train",
+        description=__doc__,
+        epilog=DATA_FILE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     optimiser, ema = OptimiserConfig(), EmaConfig()
 
@@ -142,32 +156,28 @@ def parser() -> argparse.ArgumentParser:
         shown = "" if default in (None, "") else f" (default {default})"
         group.add_argument(f"--{name}", type=kind, default=default, metavar=kind.__name__.upper(), help=text + shown)
 
-    data = out.add_argument_group("data")
-    data.add_argument("--latents", required=True, metavar="DIR", help="latents data set: directory or URL")
-    data.add_argument("--text", required=True, metavar="DIR", help="text data set of the same images")
-    option(data, "max-unmatched", float, 0.0, "share of samples that may lack latents or text")
-    option(data, "caption-drop", float, 0.1, "share of captions replaced by the empty one, for guidance")
-    option(data, "threads", int, 8, "threads that read samples, per process")
-    option(data, "prefetch", int, 4, "micro-batches read ahead, per process")
+    add_data_arguments(out)
+    bound = "a run is never resumed under other values of these"
+    add_plan_arguments(out, f"plan; {bound}")
     model = out.add_argument_group("model")
     model.add_argument("--model", default="XL/2", choices=PIXART_SIZES, help="size (default XL/2, the paper's)")
     model.add_argument("--micro-conditions", action="store_true", help="condition on original size and aspect ratio")
     option(model, "init-from", str, "", "weights file to start from; all tensors must fit")
-    recipe = out.add_argument_group("training; a run is never resumed under other values of these but --steps")
+    recipe = out.add_argument_group(f"training; {bound} but --steps")
     option(recipe, "steps", int, 150_000, "optimiser steps in all")
-    option(recipe, "global-batch", int, 256, "samples a step, over all processes")
     option(recipe, "lr", float, optimiser.lr, "learning rate of AdamW after warm-up")
     option(recipe, "warmup", int, optimiser.warmup_steps, "optimiser steps of linear warm-up")
     option(recipe, "weight-decay", float, optimiser.weight_decay, "of all parameters")
     option(recipe, "clip", float, optimiser.clip, "largest norm of the gradient; beyond it is scaled down")
     option(recipe, "ema-decay", float, ema.decay, "of the averaged weights")
     recipe.add_argument("--no-ema-warmup", dest="ema_warmup", action="store_false", help="full decay from step 1")
-    option(recipe, "seed", int, 0, "of everything random")
     recipe.add_argument("--precision", choices=PRECISIONS, help="default bf16 autocast on CUDA, else fp32")
     run = out.add_argument_group("run")
     run.add_argument("--out", required=True, metavar="RUN", help="run directory, local")
     run.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
     option(run, "micro-batch", int, 32, "most samples a process takes at a time; the rest is accumulated")
+    option(run, "threads", int, 8, "threads that read samples, per process")
+    option(run, "prefetch", int, 4, "micro-batches read ahead, per process")
     option(run, "log-every", int, 10, "steps a line of metrics")
     option(run, "save-every", int, 1000, "steps a checkpoint")
     option(run, "keep-checkpoints", int, 3, "newest checkpoints kept")

@@ -14,6 +14,7 @@ the newest folder whose files agree with their manifest is taken.
 """
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -138,13 +139,17 @@ def newest(run: Path, say: Callable[[str], None]) -> Path | None:
 
 def load_state(folder: Path) -> TrainState:
     """The state in a checkpoint. Raises `UserError` if it follows another version of the plan."""
-    state = from_json(TrainState, (folder / STATE).read_text(), str(folder / STATE))
-    if state.plan.plan_version != PLAN_VERSION:
+    text = (folder / STATE).read_text()
+    try:  # looked at before the rest, since another version may have other fields
+        version = json.loads(text)["plan"]["plan_version"]
+    except (ValueError, KeyError, TypeError):
+        version = PLAN_VERSION
+    if version != PLAN_VERSION:
         raise UserError(
-            f"{folder}: follows plan v{state.plan.plan_version}, this latentmill v{PLAN_VERSION}. "
+            f"{folder}: follows plan v{version}, this latentmill v{PLAN_VERSION}. "
             f"Go on with the latentmill that wrote it."
         )
-    return state
+    return from_json(TrainState, text, str(folder / STATE))
 
 
 def publish_weights(run: Path, folder: Path) -> None:

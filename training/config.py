@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from schemas.errors import UserError
+from training.data.mixture import Source
+from training.data.policy import Policy
 from training.models.config import PixArtConfig
 
 PRECISIONS: Final = ("bf16", "fp32")
@@ -47,8 +49,7 @@ class Recipe:
     model: PixArtConfig
     init_digest: str  # xxh3_128 of the weights file that training starts from; empty where drawn at random
     seed: int
-    global_batch: int
-    caption_drop: float  # share of captions replaced by the null embedding
+    policy: Policy
     precision: str  # bf16: autocast over float32 weights; fp32
     optimiser: OptimiserConfig
     ema: EmaConfig
@@ -58,9 +59,7 @@ class Recipe:
             raise UserError(f"precision {self.precision!r} is unknown. Use one of {', '.join(PRECISIONS)}.")
         learn, ema = self.optimiser, self.ema
         for holds, mistake in (
-            (0 <= self.caption_drop <= 1, f"--caption-drop {self.caption_drop} is no share. Use a number from 0 to 1."),
             (0 <= ema.decay <= 1, f"--ema-decay {ema.decay} is no share. Use a number from 0 to 1."),
-            (self.global_batch >= 1, f"--global-batch {self.global_batch} is too small. Use at least 1."),
             (0 < learn.lr < math.inf, f"--lr {learn.lr} is no learning rate. Use a number above 0."),
             (learn.clip > 0, f"--clip {learn.clip} is no norm. Use a number above 0, or inf."),
             (0 <= learn.weight_decay < math.inf, f"--weight-decay {learn.weight_decay}: use a number from 0 up."),
@@ -73,7 +72,9 @@ class Recipe:
     def differences(self, other: "Recipe") -> list[str]:
         """One phrase for each value that `other` has otherwise, empty if none."""
         mine, theirs = _flat(dataclasses.asdict(self)), _flat(dataclasses.asdict(other))
-        return [f"{name} was {mine[name]}, now {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        names = [*mine, *(name for name in theirs if name not in mine)]
+        changed = [name for name in names if mine.get(name) != theirs.get(name)]
+        return [f"{name} was {mine.get(name)}, now {theirs.get(name)}" for name in changed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,10 @@ class RunConfig:
     """One start of a run."""
 
     recipe: Recipe
-    latents: str
-    text: str
+    sources: tuple[Source, ...]
     out: str
     max_unmatched: float  # share of samples that may lack latents or text
+    manifest_cache: str  # local directory for the joined data sets, shared by the ranks of a machine
     init_from: str  # weights file; empty for none
     steps: int
     micro_batch: int  # most samples a rank takes at a time
@@ -108,5 +109,7 @@ class RunConfig:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, value in values.items():
+        if isinstance(value, tuple) and any(isinstance(item, dict) for item in value):
+            value = {str(number): item for number, item in enumerate(value)}
         out |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return out

@@ -6,6 +6,7 @@ changes the gradient, but for the order of floating-point sums.
 """
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +23,10 @@ from schemas.errors import GuardError, UserError
 from schemas.record import from_json, to_json
 from training import checkpoint as ckpt
 from training.config import Recipe, RunConfig
-from training.data.collate import Batch, Sampler
+from training.data.collate import Features
+from training.data.draws import Batch, draw
 from training.data.manifest import Manifest
-from training.data.plan import Plan, Policy, accumulation_of
+from training.data.plan import Plan, PlanState, accumulation_of, require_shares
 from training.data.prefetch import Prefetcher, Share, micro_batches
 from training.data.reader import Reader
 from training.diffusion.loss import diffusion_loss
@@ -66,7 +68,7 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
                 ckpt.publish_weights(run, folder)
         else:
             training = Training(config, manifest, world)
-            state = training.resume(folder) if folder is not None else ckpt.TrainState(training.plan.state(0))
+            state = training.resume(folder) if folder is not None else ckpt.TrainState(training.plan.state(0, 0))
             stopped_by = training.loop(state, signals, say if world.rank == 0 else lambda _: None)
         summary = world.on_first(lambda: _write_summary(run))
     # Only on the way of success: after an error on one rank, the others may never come here.
@@ -84,8 +86,8 @@ class Training:
         self._config, self._recipe, self._manifest, self._world = config, recipe, manifest, world
         self._run = Path(config.out)
         self._schedule = Schedule()
-        self._accumulation = accumulation_of(recipe.global_batch, config.micro_batch, world.size)
-        self.plan = Plan(manifest.bucket, manifest.digest, recipe.seed, Policy(recipe.global_batch))
+        self.plan = Plan(manifest.population(), recipe.seed, recipe.policy)
+        require_shares(self.plan, config.micro_batch, world.size)
         torch.manual_seed(recipe.seed)
         self._model = PixArt(recipe.model)
         if config.init_from:
@@ -103,11 +105,12 @@ class Training:
 
     def loop(self, state: ckpt.TrainState, signals: StopSignals, say: Say) -> int:
         """Train from `state` to the last step, or until a signal; its number, else 0."""
-        config, world, step = self._config, self._world, state.plan.step
+        config, world, step, images = self._config, self._world, state.plan.step, state.plan.images_seen
         model = self._distributed()
-        log = MetricsLog(self._run, step, state.plan.images_seen) if world.rank == 0 else None
+        log = MetricsLog(self._run, step, images) if world.rank == 0 else None
         batches = self._batches(range(step, config.steps))
         say(self._header(step))
+        say(self._recipe.policy.describe())
         window = Window(world, state)
         with contextlib.ExitStack() as stack:
             stack.callback(batches.close)
@@ -116,7 +119,7 @@ class Training:
             stream = iter(batches)
             while step < config.steps:
                 try:
-                    self._step(step, model, stream, window)
+                    images += self._step(step, model, stream, window)
                 except torch.OutOfMemoryError:
                     raise UserError(
                         f"GPU memory does not hold the model and {config.micro_batch} samples at a time. Lower "
@@ -126,49 +129,56 @@ class Training:
                 asked = world.largest(signals.received)
                 ends = step == config.steps or asked
                 if step % config.log_every == 0 or ends:
-                    self._log(step, window, log, say)
+                    self._log(step, images, window, log, say)
                 if step % config.save_every == 0 or ends:
-                    self._save(step, window, log)
+                    self._save(self.plan.state(step, images), window, log)
                 if asked:
                     return asked
         return 0
 
-    def _step(self, step: int, model: nn.Module, stream: Iterator[Batch], window: Window) -> None:
-        terms = self._accumulate(model, stream, window)
+    def _step(self, step: int, model: nn.Module, stream: Iterator[Features], window: Window) -> int:
+        """Train on one global batch; how many samples it has."""
+        terms, images = self._accumulate(model, stream, window)
         norm = self._optimiser.step(step)
         self._ema.update(step, norm.isfinite())
         window.add(terms, norm)
+        return images
 
-    def _accumulate(self, model: nn.Module, stream: Iterator[Batch], window: Window) -> Tensor:
-        """Forward and backward over this rank's part of a global batch; its part of the mean loss, mse and vb, [3]."""
+    def _accumulate(self, model: nn.Module, stream: Iterator[Features], window: Window) -> tuple[Tensor, int]:
+        """Forward and backward over this rank's part of a global batch.
+
+        Returns its part of the mean loss, mse and vb, [3], and how many samples the global batch has.
+        """
         terms = torch.zeros(3, device=self._world.device)
-        for micro_step in range(self._accumulation):
+        for micro_step in itertools.count():
             asked = time.perf_counter()
-            batch = next(stream).to(self._world.device)
+            features = next(stream)
             window.data_wait += time.perf_counter() - asked
+            last = accumulation_of(features.whole, self._config.micro_batch, self._world.size) - 1
+            batch = draw(features, self._manifest.facts, self._recipe.seed, self._schedule.timesteps)
             with contextlib.ExitStack() as unsynced:
-                if isinstance(model, DistributedDataParallel) and micro_step < self._accumulation - 1:
+                if isinstance(model, DistributedDataParallel) and micro_step < last:
                     unsynced.enter_context(model.no_sync())
-                loss = self._loss(model, batch) / self._recipe.global_batch
+                loss = self._loss(model, batch) / features.whole
                 # DDP takes the mean over ranks where the global batch needs the sum.
                 torch.autograd.backward(loss[0] * self._world.size)
             terms += loss.detach()
-        return terms
+            if micro_step == last:
+                break
+        return terms, features.whole
 
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Loss, mse and vb, each summed over the samples of `batch`: [3]."""
+        """Loss, mse and vb, each summed over the samples of `batch` by their weights: [3]."""
         noised = add_noise(self._schedule, batch.latents, batch.noise, batch.timesteps)
         with torch.autocast(self._world.device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
             output = model(noised, batch.timesteps, batch.text, batch.text_lengths, batch.sizes)
-        return torch.stack(
-            [t.sum() for t in diffusion_loss(self._schedule, output, batch.latents, batch.noise, batch.timesteps)]
-        )
+        terms = diffusion_loss(self._schedule, output, batch.latents, batch.noise, batch.timesteps)
+        return torch.stack([(term * batch.weights).sum() for term in terms])
 
-    def _log(self, step: int, window: Window, log: MetricsLog | None, say: Say) -> None:
+    def _log(self, step: int, images: int, window: Window, log: MetricsLog | None, say: Say) -> None:
         window.settle()
         self._guard(step, window)
         if log is not None:
-            images = self.plan.state(step).images_seen
             record = window.record(step, images, learning_rate(self._recipe.optimiser, step - 1))
             log.write(record)
             say(line(record, self._config.steps))
@@ -181,23 +191,23 @@ class Training:
                 f"skipped. Lower --lr or look at the data; the last checkpoint is in {self._run}."
             )
 
-    def _save(self, step: int, window: Window, log: MetricsLog | None) -> None:
+    def _save(self, plan: PlanState, window: Window, log: MetricsLog | None) -> None:
         window.settle()
-        self._guard(step, window)
-        self._world.on_first(lambda: self._commit(step, window, log))
+        self._guard(plan.step, window)
+        self._world.on_first(lambda: self._commit(plan, window, log))
 
-    def _commit(self, step: int, window: Window, log: MetricsLog | None) -> None:
+    def _commit(self, plan: PlanState, window: Window, log: MetricsLog | None) -> None:
         if log is not None:
             log.sync()
         state = ckpt.TrainState(
-            plan=self.plan.state(step),
+            plan=plan,
             rows=tuple(window.rows),
             seconds=window.seconds,
             data_wait=window.data_wait,
             skipped=window.skipped,
             streak=window.streak,
         )
-        folder = ckpt.commit(self._run, step, self._config.keep_checkpoints, lambda at: self._write(at, state))
+        folder = ckpt.commit(self._run, plan.step, self._config.keep_checkpoints, lambda at: self._write(at, state))
         ckpt.publish_weights(self._run, folder)
 
     def _write(self, folder: Path, state: ckpt.TrainState) -> None:
@@ -231,22 +241,28 @@ class Training:
         return model
 
     def _batches(self, steps: range) -> Prefetcher:
-        share = Share(self._world.rank, self._world.size, self._accumulation)
-        recipe, config = self._recipe, self._config
-        sampler = Sampler(
-            self._manifest, Reader(self._manifest), recipe.seed, recipe.caption_drop, self._schedule.timesteps
-        )
+        config = self._config
+        share = Share(self._world.rank, self._world.size, config.micro_batch)
         work = micro_batches(self.plan, share, steps)
-        return Prefetcher(sampler, work, config.threads, config.prefetch, pin=self._world.device.type == "cuda")
+        reader = Reader(self._manifest)
+        return Prefetcher(self._manifest, reader, work, config.threads, config.prefetch, self._world.device)
 
     def _header(self, step: int) -> str:
         parameters = sum(p.numel() for p in self._model.parameters())
         return (
             f"{parameters / 1e6:,.1f}M parameters, {self._manifest.describe()}, "
-            f"global batch {self._recipe.global_batch} = {self._world.size} ranks × {self._accumulation} micro-steps, "
+            f"{self._shares()}, "
             f"{self._recipe.precision} on {self._world.device.type}, "
             f"{'from' if step == 0 else 'going on from'} step {step:,}"
         )
+
+    def _shares(self) -> str:
+        least, most = self.plan.sizes()
+        ranks = self._world.size
+        if least != most:
+            return f"global batches of {least:,} to {most:,} samples over {ranks} ranks"
+        micro_steps = accumulation_of(least, self._config.micro_batch, ranks)
+        return f"global batch {least} = {ranks} ranks × {micro_steps} micro-steps"
 
 
 def load_initial(model: PixArt, path: Path) -> None:
@@ -265,6 +281,7 @@ def _open_run(run: Path, config: RunConfig, stack: contextlib.ExitStack, say: Sa
     stack.enter_context(ckpt.locked_run(run))
     folder = ckpt.newest(run, say)
     if folder is not None:
+        ckpt.load_state(folder)  # of this version of the plan?
         _check_recipe(run, folder, config.recipe)
     ckpt.replace_text(run / CONFIG, to_json(config))
     return folder

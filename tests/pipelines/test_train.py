@@ -19,6 +19,14 @@ Write = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where joined data sets are kept; not at home."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "latentmill" / "manifests"
+
+
 def arguments(features: Any, out: Path, *more: str) -> list[str]:
     data = ["--latents", str(features.latents), "--text", str(features.text), "--out", str(out)]
     recipe = [
@@ -138,7 +146,7 @@ def test_pictures_that_tokens_do_not_divide_are_refused_in_one_line(
     features = write_features(buckets={(64, 64): 6, (64, 72): 3})
     assert main(arguments(features, tmp_path / "run")) == ExitCode.BAD_INPUT
     error = capsys.readouterr().err
-    assert error.startswith("error: --latents holds pictures of 64x72 px, but --model tiny/2 needs multiples of 16 px")
+    assert error.startswith("error: the data holds pictures of 64x72 px, but --model tiny/2 needs multiples of 16 px")
     assert error.count("\n") == 1
 
 
@@ -176,7 +184,7 @@ def test_what_ends_a_run_from_outside_is_told_in_one_line(
         raise error
 
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr("training.data.manifest.open_manifest", fail)
+    monkeypatch.setattr("training.data.manifest.open_mixture", fail)
     assert main(arguments(write_features(), tmp_path / "run")) == code
     told = capsys.readouterr().err
     assert said in told

@@ -21,7 +21,7 @@ def writer(step: int) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         for name in (ckpt.RAW, ckpt.EMA, ckpt.OPTIMISER):
             (folder / name).write_bytes(f"{name} {step}".encode() * 100)
-        (folder / ckpt.STATE).write_text(to_json(ckpt.TrainState(PlanState("d", 0, 8, step))))
+        (folder / ckpt.STATE).write_text(to_json(ckpt.TrainState(PlanState("d", "p", 0, step, 8 * step))))
 
     return write
 
@@ -201,6 +201,6 @@ def test_weights_are_published_again_where_links_are_refused(tmp_path: Path, mon
 
 def test_a_checkpoint_of_another_plan_version_is_refused(tmp_path: Path) -> None:
     folder = commit(tmp_path, 1)
-    (folder / ckpt.STATE).write_text(to_json(ckpt.TrainState(PlanState("d", 0, 8, 1, plan_version=99))))
+    (folder / ckpt.STATE).write_text(to_json(ckpt.TrainState(PlanState("d", "p", 0, 1, 8, plan_version=99))))
     with pytest.raises(UserError, match="plan v99"):
         ckpt.load_state(folder)

@@ -14,7 +14,7 @@ NAN = float("nan")
 
 
 def window(state: TrainState | None = None) -> Window:
-    return Window(WORLD, state or TrainState(PlanState("d", 0, 4, 0)))
+    return Window(WORLD, state or TrainState(PlanState("d", "p", 0, 0, 0)))
 
 
 def fill(into: Window, losses: list[float], norms: list[float] | None = None) -> None:
@@ -53,7 +53,7 @@ def test_a_window_taken_up_again_goes_on_where_it_was() -> None:
     whole, before = window(), window()
     fill(whole, [1.0, 2.0, 3.0])
     fill(before, [1.0, 2.0])
-    state = TrainState(PlanState("d", 0, 4, 2), rows=tuple(before.rows), seconds=5.0, data_wait=2.0)
+    state = TrainState(PlanState("d", "p", 0, 2, 8), rows=tuple(before.rows), seconds=5.0, data_wait=2.0)
     after = window(state)
     fill(after, [3.0])
     record = after.record(3, 12, 0.1)

@@ -15,6 +15,8 @@ from schemas.errors import ExitCode, GuardError, InterruptedJobError, UserError
 from training import trainer
 from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig
 from training.data.manifest import Manifest, open_manifest
+from training.data.mixture import Source
+from training.data.policy import Policy
 from training.metrics import read_metrics
 from training.models.config import PixArtConfig
 from training.trainer import train
@@ -31,13 +33,13 @@ def manifest(write_features: Callable[..., Any]) -> Manifest:
 
 
 def configure(manifest: Manifest, out: Path, steps: int = 6, **changes: Any) -> RunConfig:
-    recipe = Recipe(manifest.digest, MODEL, "", 0, 4, 0.1, "fp32", LEARN, EmaConfig())
+    recipe = Recipe(manifest.digest, MODEL, "", 0, Policy(4, caption_drop=0.1), "fp32", LEARN, EmaConfig())
     config = RunConfig(
         recipe=recipe,
-        latents="latents",
-        text="text",
+        sources=(Source("", "latents", ("text",)),),
         out=str(out),
         max_unmatched=0.0,
+        manifest_cache="",
         init_from="",
         steps=steps,
         micro_batch=4,

@@ -18,7 +18,7 @@ class Choices:
 
     samples: NDArray[np.uint64]  # ids
     variants: NDArray[np.int8]  # which caption variant, DROPPED for none
-    flipped: NDArray[np.bool_]  # whether the mirrored latents are read
+    flipped: NDArray[np.bool_]  # whether the flipped latents are read
 
 
 class Chooser:

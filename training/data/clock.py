@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
-from training.data.policy import Policy, Share
+from training.data.mixture import Share
+from training.data.policy import Policy
 from training.data.population import Population, Stratum
 
 _BLOCK: Final = 1 << 16  # uses a block where the data is shuffled as a whole

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from schemas.errors import DatasetError
 from schemas.location import file_system
 from training.data.compilation import FLIPPED, LATENTS, About, Compiled, Side, compiled, text_field
+from training.data.mixture import Source
 from training.data.population import Population, Stratum
 from training.data.sources import Facts as Facts
-from training.data.sources import Source, open_source, source_digest
+from training.data.sources import open_source, source_digest
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -59,7 +59,8 @@ class GlobalBatch:
     visits: NDArray[np.int64]  # how often the plan has used the sample before
     samples: NDArray[np.uint64]  # ids of the samples
     variants: NDArray[np.int8]  # which caption variant; -1 where the caption is dropped
-    flipped: NDArray[np.bool_]  # whether the mirrored latents are used
+    flipped: NDArray[np.bool_]  # whether the flipped latents are used
+    whole: int  # samples of the global batch that this is, or is a part of
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,6 +74,7 @@ class GlobalBatch:
             self.samples[where],
             self.variants[where],
             self.flipped[where],
+            self.whole,
         )
 
 
@@ -104,6 +106,19 @@ def accumulation_of(size: int, micro_batch: int, world: int) -> int:
             f"micro-steps. Use a larger global or micro batch, or fewer ranks."
         )
     return accumulation
+
+
+def require_shares(plan: "Plan", micro_batch: int, world: int) -> None:
+    """Raise `UserError` unless every batch of `plan` gives each of `world` ranks a sample in each micro-step."""
+    least, most = plan.sizes()
+    if least == most:
+        accumulation_of(least, micro_batch, world)
+    elif least < world or (micro_batch < 2 and world > 1):
+        raise UserError(
+            f"--tokens-per-batch {plan.policy.tokens_per_batch} makes batches of {least} to {most} samples, too few "
+            f"for {world} ranks with --micro-batch {micro_batch}. Use more tokens, a micro batch of at least 2, or "
+            f"fewer ranks."
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,7 +226,7 @@ class Plan:
         rows = np.concatenate([part.rows for part in reversed(parts)])
         visits = np.concatenate([part.visits for part in reversed(parts)])
         chosen = self._chooser.choose(rows, visits)
-        return GlobalBatch(bucket, rows, visits, chosen.samples, chosen.variants, chosen.flipped)
+        return GlobalBatch(bucket, rows, visits, chosen.samples, chosen.variants, chosen.flipped, len(rows))
 
     def _read_block(self, bucket: int, block: int) -> _Uses:
         """What the streams of all datasets give the bucket in this block, shuffled."""

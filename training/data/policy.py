@@ -1,50 +1,15 @@
 """How samples are put together into batches: what a run is never resumed under another of."""
 
-import math
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Final
 
 import xxhash
 
 from schemas.errors import UserError
 from schemas.record import canonical_json
+from training.data.mixture import Share
 
 TOKENS_COUNTED: Final = ("all", "text")
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """How one dataset of a mixture is used.
-
-    `weight` is how often each of its samples is used an epoch: 1 once, 0.25 in every fourth epoch, 3 three times.
-    `captions` are the weights of its caption variants, one a text dataset; they need not add up to 1. `flipped` is the
-    share of uses that take the mirrored latents, 0 where there are none.
-    """
-
-    name: str = ""
-    weight: float = 1.0
-    captions: tuple[float, ...] = (1.0,)
-    flipped: float = 0.0
-
-    def __post_init__(self) -> None:
-        where = f"dataset {self.name}: " if self.name else ""
-        for holds, mistake in (
-            (0 < self.weight < math.inf, f"{where}weight {self.weight} must be above 0. Leave out what is not used."),
-            (len(self.captions) > 0, f"{where}needs a text dataset."),
-            (
-                all(0 < weight < math.inf for weight in self.captions),
-                f"{where}the weights of captions {list(self.captions)} must be above 0. Leave out what is not used.",
-            ),
-            (0 <= self.flipped <= 1, f"{where}flipped {self.flipped} is no share. Use a number from 0 to 1."),
-        ):
-            if not holds:
-                raise UserError(mistake)
-
-    @property
-    def exact_weight(self) -> Fraction:
-        """The weight as the decimal number that was written, so that 0.1 is a tenth."""
-        return Fraction(repr(self.weight))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +71,6 @@ class Policy:
             captions = " : ".join(f"{weight:g}" for weight in share.captions)
             mixture = [f"{share.name} × {share.weight:g}"] if share.name else []
             mixture += [f"captions {captions}"] if len(share.captions) > 1 else []
-            mixture += [f"{share.flipped:g} mirrored"] if share.flipped else []
+            mixture += [f"{share.flipped:g} flipped"] if share.flipped else []
             parts += [", ".join(mixture)] if mixture else []
         return "; ".join(parts)

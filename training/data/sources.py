@@ -16,20 +16,10 @@ from schemas.errors import DatasetError
 from schemas.reading import Dataset, open_dataset
 from schemas.record import canonical_json
 from schemas.selection import Selection, read_selection
+from training.data.mixture import Source
 from training.data.npy import parse_npy
 
 _COMPILED_VERSION: Final = 1  # of the files that `compilation` writes
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One dataset of a mixture, as the user names it: directories or URLs, and a selection file, empty for none."""
-
-    name: str
-    latents: str
-    text: tuple[str, ...]  # one a caption variant
-    flipped: str = ""  # latents of the same pictures, mirrored
-    select: str = ""
 
 
 @dataclass(frozen=True, slots=True)
