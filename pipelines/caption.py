@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.estimate:
         from curation.captions.estimate import estimate_captions
 
-        on_gpu = options.device.startswith("cuda")
+        on_gpu = str(options.device).startswith("cuda")
         found = estimate_captions(stage, inputs.shards, inputs.selection, workers=options.workers, on_gpu=on_gpu)
         print("\n".join(found.lines))
         return int(ExitCode.OK)
@@ -64,11 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sampling (default 0)")
     model.add_argument("--t5-tokenizer", metavar="ID_OR_DIR", help="count each caption's T5 tokens with this tokenizer")
     add_engine_arguments(command)
-    device.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the decoding step, with shapes kept fixed: for CUDA and long jobs, takes a minute to start",
-    )
     guard = command.add_argument_group("the canary (changes no caption)")
     guard.add_argument(
         "--canary",

@@ -24,7 +24,13 @@ def add_engine_arguments(command: argparse.ArgumentParser) -> None:
         help="auto (default): float32 on the CPU, else bfloat16 where the card has it; changes the captions",
     )
     own.add_argument("--device", metavar="DEVICE", help="cpu or cuda (default cpu)")
-    own.add_argument("--batch-size", type=int, metavar="N", help="pictures a batch (default 8)")
+    own.add_argument("--batch-size", type=int, metavar="N", help="captions under way at a time (default 8)")
+    own.add_argument(
+        "--compile",
+        action="store_true",
+        default=None,
+        help="compile the decoding step, its shapes kept fixed: for CUDA and long jobs, as it takes a while to start",
+    )
     picture = command.add_argument_group("--engine server: what is sent for a picture (all of this changes captions)")
     picture.add_argument(
         "--picture-px", type=int, metavar="PX", help="longest side; default: what a local --model wants"
@@ -83,7 +89,7 @@ def _transformers(options: argparse.Namespace) -> "EngineChoice":
         options.model, options.revision, needs=("config.json", "processor_config.json|preprocessor_config.json")
     )
     dtype = choose_dtype(options.dtype, options.device)
-    return TransformersChoice(model, dtype, options.device, options.batch_size)
+    return TransformersChoice(model, dtype, options.device, options.batch_size, options.compile)
 
 
 def _server(options: argparse.Namespace) -> "EngineChoice":
@@ -167,7 +173,7 @@ class _Engine:
 
 
 _ENGINES: Mapping[str, _Engine] = {
-    "transformers": _Engine({"dtype": "auto", "device": "cpu", "batch_size": 8}, _transformers),
+    "transformers": _Engine({"dtype": "auto", "device": "cpu", "batch_size": 8, "compile": False}, _transformers),
     "server": _Engine(
         {
             "picture_px": None,

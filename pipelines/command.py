@@ -67,10 +67,10 @@ def add_job_arguments(
     *,
     unit_rows: int | None = None,
     workers_hint: str = "worker processes",
-    estimate: bool = False,
+    estimate: str = "",
 ) -> None:
-    """The arguments of a job over units. `unit_rows` is the default for stages whose shards are sliced; `estimate`, for
-    stages that can tell how much they will write."""
+    """The arguments of a job over units. `unit_rows` is the default for stages whose shards are sliced; `estimate` says
+    what --estimate does, of stages that have it."""
     group = command.add_argument_group("how it runs (none of this changes what is written)")
     group.add_argument("--workers", type=_positive, default=1, metavar="N", help=f"{workers_hint} (default 1)")
     group.add_argument(
@@ -99,7 +99,7 @@ def add_job_arguments(
         )
     group.add_argument("--dry-run", action="store_true", help="say what would run and why; write nothing")
     if estimate:
-        group.add_argument("--estimate", action="store_true", help="say how many bytes it will write; write nothing")
+        group.add_argument("--estimate", action="store_true", help=f"{estimate}; write nothing")
     group.add_argument("--summary-json", metavar="FILE", help="also write the final summary here as JSON")
 
 
@@ -127,13 +127,16 @@ def job_options(arguments: argparse.Namespace) -> "JobOptions":
     )
 
 
-def finish(arguments: argparse.Namespace, job: "Job") -> "JobSummary":
-    """Run `job` (or only explain it, with --dry-run), write --summary-json, and return the summary."""
+def finish(
+    arguments: argparse.Namespace, job: "Job", after: Callable[["JobSummary"], None] = lambda summary: None
+) -> "JobSummary":
+    """Run `job` (or only explain it, with --dry-run), then `after`, write --summary-json, and return the summary."""
     from curation.execution.job import dry_run, run_job
 
     _require_place(arguments.summary_json)
     out = console()
     summary = dry_run(job, out) if arguments.dry_run else run_job(job, job_options(arguments), out)
+    after(summary)
     if arguments.summary_json:
         text = json.dumps(summary.as_json(), indent=2, sort_keys=True) + "\n"
         try:

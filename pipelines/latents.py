@@ -76,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         "--decode-threads", type=int, default=2, metavar="N", help="threads that decode ahead (default 2)"
     )
     add_job_arguments(
-        command, unit_rows=_UNIT_ROWS, workers_hint="worker processes, each with its own model", estimate=True
+        command,
+        unit_rows=_UNIT_ROWS,
+        workers_hint="worker processes, each with its own model",
+        estimate="say how many bytes it will write",
     )
     return command
 

@@ -98,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     device = command.add_argument_group("where the model runs")
     device.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu or cuda (default cpu)")
-    add_job_arguments(command, workers_hint="worker processes, each with its own model", estimate=True)
+    add_job_arguments(
+        command, workers_hint="worker processes, each with its own model", estimate="say how many bytes it will write"
+    )
     return command
 
 

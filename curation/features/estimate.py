@@ -17,26 +17,19 @@ from curation.features.latents import LatentsStage
 from curation.features.storage import npy_bytes
 from curation.features.t5 import load_tokenizer, tokenise
 from curation.features.text import TextStage, read_captions, text_of
-from curation.shards.container import count_samples, stamp_of
-from curation.shards.shard_index import stored_index
-from curation.shards.target import Target
-from curation.shards.urls import shard_name
-from curation.sources.base import Source
+from curation.images.row_count import estimate_rows, size_text
 from schemas.dataset import table_path
 from schemas.embedding import int8_record
 from schemas.errors import UserError
 from schemas.reading import Dataset
 from schemas.selection import Selection
 
-SAMPLED_SHARDS: Final = 4
 SAMPLED_CAPTIONS: Final = 512
 
 _BLOCK: Final = 512
 _INDEX_ROW: Final = 64
 """Bytes of a row of the index on disk, about: compressed, most of it the digest and the key."""
 _NORMAL_95: Final = 1.96
-_STUDENT_95: Final[Mapping[int, float]] = {2: 12.71, 3: 4.30, 4: 3.18}
-"""Student's t at 97.5 % by the number of values, up to `SAMPLED_SHARDS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +46,7 @@ class Estimate:
     def lines(self) -> list[str]:
         """The estimate for a person."""
         each = self.bytes / self.rows if self.rows else 0.0
-        total = f"{_size(self.bytes)} ({_size(self.low)} to {_size(self.high)})"
+        total = f"{size_text(self.bytes)} ({size_text(self.low)} to {size_text(self.high)})"
         return [f"{total} for about {self.rows:,.0f} rows, {each:,.0f} B a row", *self.basis]
 
 
@@ -73,34 +66,15 @@ def embedding_bytes(tokens: int, dim: int, codec: Codec) -> int:
 def estimate_latents(stage: LatentsStage, urls: Sequence[str], selection: Selection | None = None) -> Estimate:
     """Bytes of `stage` over the shards `urls`, all pictures (or all of `selection`) kept.
 
-    Rows are known of shards that were indexed before; of the others, the headers of up to `SAMPLED_SHARDS` are read and
-    rows a byte carried over. With aspect buckets the interval spans the smallest to the largest bucket.
+    With aspect buckets the interval spans the smallest to the largest bucket.
     """
-    if selection is not None:
-        selected = sum(len(selection.keys_of(shard_name(url))) for url in urls)
-        return _estimate_latents(stage, selected, selected, selected, [f"{selected:,} samples of the selection"])
-    known, unknown = _known_rows(stage.target, stage.source, urls)
-    chosen = random.Random(0).sample(sorted(unknown), min(SAMPLED_SHARDS, len(unknown)))
-    counted = {url: count_samples(url, stage.source.container) for url in chosen}
-    sampled_bytes, rest = sum(unknown[url] for url in chosen), sum(unknown.values())
-    exact = sum(known.values()) + sum(counted.values())
-    rest -= sampled_bytes
-    density = sum(counted.values()) / sampled_bytes if sampled_bytes else 0.0
-    rows = exact + density * rest
-    spread = _spread([counted[url] / max(unknown[url], 1) for url in chosen], len(unknown) - len(chosen)) * rest
-    basis = [
-        f"{len(urls):,} shards: {len(known):,} indexed before, headers of {len(chosen):,} read now, "
-        f"{len(urls) - len(known) - len(chosen):,} taken to hold as many rows a byte"
-    ]
-    return _estimate_latents(stage, rows, max(exact, rows - spread), rows + spread, basis)
-
-
-def _estimate_latents(stage: LatentsStage, rows: float, fewest: float, most: float, basis: list[str]) -> Estimate:
+    found = estimate_rows(stage.target, stage.source, urls, selection)
     sizes = [member_bytes(_latent_bytes(stage, height, width)) for height, width in stage.sizes_px]
-    basis.append("every row is taken to be kept; rejected pictures make it less")
+    basis = [found.basis, "every row is taken to be kept; rejected pictures make it less"]
     if len(sizes) > 1:
         basis.append(f"aspect buckets of {min(sizes):,} to {max(sizes):,} B a picture; the interval spans them")
-    return Estimate(rows * statistics.fmean(sizes), fewest * min(sizes), most * max(sizes), rows, tuple(basis))
+    low, high = found.low * min(sizes), found.high * max(sizes)
+    return Estimate(found.rows * statistics.fmean(sizes), low, high, found.rows, tuple(basis))
 
 
 def estimate_text(stage: TextStage, captions: Dataset, selection: Selection | None = None) -> Estimate:
@@ -152,34 +126,7 @@ def _is_selected(row: Mapping[str, str], selection: Selection | None) -> bool:
     return selection is None or row["key"] in selection.keys_of(row["shard"])
 
 
-def _known_rows(target: Target, source: Source, urls: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """Rows of the shards that `target` has an index of, and bytes of the others."""
-    rows: dict[str, int] = {}
-    sizes: dict[str, int] = {}
-    for url in urls:
-        index = stored_index(target, url, source.container)
-        if index is not None:
-            rows[url] = index.rows
-        else:
-            sizes[url] = stamp_of(url, source.container)[0]
-    return rows, sizes
-
-
 def _latent_bytes(stage: LatentsStage, height_px: int, width_px: int) -> int:
     cell = stage.vae.downsample
     header = len(npy_bytes(np.zeros((2, stage.vae.channels, 0, width_px // cell), np.float16)))
     return header + 2 * stage.vae.channels * (height_px // cell) * (width_px // cell) * 2
-
-
-def _spread(values: Sequence[float], others: int) -> float:
-    """Half the 95 % interval of the mean of `others` further values, of which `values` (at most four) are a sample."""
-    if len(values) < 2 or not others:
-        return 0.0
-    return _STUDENT_95[len(values)] * statistics.stdev(values) * math.sqrt(1 / len(values) + 1 / others)
-
-
-def _size(count: float) -> str:
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:,.3g} {unit}"
-    return f"{count:,.0f} B"

@@ -264,3 +264,14 @@ def test_too_many_rejects_stop_the_job(llava: Path, tmp_path: Path, capsys: pyte
     given = arguments(str(tmp_path / "demo-00000.tar"), llava, tmp_path / "captions", "--max-rejected", "5%")
     code, said = ends(capsys, [*given, "--max-new-tokens", "1", "--unit-rows", "210"])
     assert (code, "above --max-rejected 5.0%" in said) == (ExitCode.STOPPED, True)
+
+
+def test_an_estimate_captions_a_few_pictures_and_writes_nothing(
+    shards: str, llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*arguments(shards, llava, tmp_path / "out"), "--estimate", "--workers", "4"]
+    assert caption.main(given) == 0
+    said = capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    for what in ("pictures (", "images/s a worker (", "tokens a caption", "with 4 that", "of captions", "truncated "):
+        assert what in said
