@@ -25,7 +25,10 @@ def add_image_arguments(command: argparse.ArgumentParser, what: str) -> None:
         help="tar files or folders: paths, globs, {000..127}, fsspec URLs",
     )
     group.add_argument(
-        "--source", required=True, metavar="NAME", help="layout: sam, sam-masks, imagenet, webdataset, folder"
+        "--source",
+        required=True,
+        metavar="NAME",
+        help="layout: sam, sam-masks, imagenet, journeydb, webdataset, folder",
     )
     group.add_argument("--out", required=True, metavar="DIR", help=f"the {what} dataset, new or to go on with")
     add_select_argument(group)

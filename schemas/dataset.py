@@ -25,6 +25,7 @@ INDEX_DIR: Final = "index"
 INPUTS_DIR: Final = "inputs"
 RUNS_DIR: Final = "runs"
 NULL_TEXT_FILE: Final = "null.text.npy"
+UNMATCHED_FILE: Final = "unmatched.parquet"
 MERGED_NOUNS_FILE: Final = "merged.parquet"
 NOUN_SUMMARY_FILE: Final = "summary.json"
 

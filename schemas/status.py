@@ -65,6 +65,7 @@ class RejectReason(StrEnum):
     NON_FINITE = "non_finite"
     UNUSABLE_CAPTION = "unusable_caption"
     NO_CAPTION = "no_caption"
+    AMBIGUOUS_CAPTION = "ambiguous_caption"  # several were published under its key, or one for several samples
     CRASHED = "crashed"
     # no fault of the row
     NOT_SELECTED = "not_selected"  # the selection leaves it out; does not count towards --max-rejected

@@ -179,6 +179,18 @@ def decode(data: bytes, policy: DecodePolicy, *, at_least: tuple[int, int] | Non
     return Decoded(image, opened.format or "", height, width, tuple(sorted({*notes, *colour_notes})))
 
 
+def jpeg_size(data: bytes, policy: DecodePolicy) -> tuple[int, int] | Refusal:
+    """(height, width) in px after EXIF orientation of a JPEG, of which `data` needs to be no more than the header.
+
+    Nothing is decoded, so the pixels may be damaged all the same.
+    """
+    opened = _open(data, policy)
+    if isinstance(opened, Refusal):
+        return opened
+    sideways = _orientation(opened, policy, []) in _SIDEWAYS
+    return (opened.width, opened.height) if sideways else (opened.height, opened.width)
+
+
 def _open(data: bytes, policy: DecodePolicy) -> ImageFile.ImageFile | Refusal:
     """The file with its header read and its format and size found acceptable; no pixel is decoded yet."""
     if not data:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.ingest.failures import failure
 from curation.ingest.downloader import ROW_COLUMN
+from curation.ingest.failures import failure
 from curation.ingest.metadata_plan import DownloadRow
 from curation.refusal import Refusal
 from curation.shards.grouping import split_at_first_dot

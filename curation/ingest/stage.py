@@ -18,9 +18,9 @@ from curation.execution.prefetch import map_ahead
 from curation.execution.stage import StageSpec, Unit
 from curation.images.decode import DecodePolicy
 from curation.ingest.downloaded import Downloaded, read_downloaded
+from curation.ingest.downloader import Downloader
 from curation.ingest.failures import LASTING, NEVER_AGAIN
 from curation.ingest.images import CheckedImage, ImageWriter, check_image, pairs_of
-from curation.ingest.downloader import Downloader
 from curation.ingest.metadata_plan import DownloadRow, PlanSettings, read_unit
 from curation.refusal import Refusal
 from curation.shards.target import Target

@@ -11,12 +11,16 @@ from typing import IO, Any, Literal, Protocol
 import xxhash
 
 from curation.shards.grouping import Sample, group_members, split_at_last_dot
-from curation.shards.tar_scan import Member, check_first_block, scan_tar
+from curation.shards.gunzip import Gunzip
+from curation.shards.tar_scan import Member, check_first_block, read_tar, scan_tar
 from schemas.dataset import InputIdentity
 from schemas.errors import UserError
 from schemas.location import file_system
 
-ContainerKind = Literal["tar", "folder"]
+ContainerKind = Literal["tar", "folder", "tgz"]
+"""A tgz can be listed and read from start to end, but not opened for random reads: pipelines.ingest unpacks it."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Container(Protocol):
@@ -24,6 +28,9 @@ class Container(Protocol):
 
     def read(self, sample: Sample, extensions: Sequence[str]) -> Mapping[str, bytes]:
         """The bytes of the named members of `sample`, by extension."""
+
+    def head(self, sample: Sample, extension: str, size: int) -> bytes:
+        """The first `size` bytes of a member, or all of a shorter one."""
 
     def close(self) -> None:
         """Give back what is held open."""
@@ -36,6 +43,10 @@ def check_container(url: str, kind: ContainerKind) -> None:
         is_folder = fs.isdir(path)
     if kind == "folder" and not is_folder:
         raise UserError(f"{url}: not a folder. This source reads folders of pictures; for tars name another --source.")
+    if kind == "tgz":
+        with _read_errors(url), fs.open(path, "rb") as file:
+            if file.read(len(_GZIP_MAGIC)) != _GZIP_MAGIC:
+                raise UserError(f"{url}: not a gzip file. Check the path, or fetch it again.")
     if kind == "tar":
         if is_folder:
             raise UserError(f"{url}: a folder, not a tar file. For a folder of pictures use --source folder.")
@@ -68,12 +79,22 @@ def index_container(url: str, kind: ContainerKind, name: str) -> tuple[InputIden
         return InputIdentity(name, size, stamp, stamp), group_members(members, split=split_at_last_dot)
     size, stamp = stamp_of(url, kind)
     with _read_errors(url), _open_sequential(fs, path) as file:
-        scan = scan_tar(file, url)
-    if scan.bytes != size:
+        scan = scan_tar(Gunzip(file) if kind == "tgz" else file, url)
+    if kind == "tar" and scan.bytes != size:
         raise UserError(
             f"{url}: changed from {size} to {scan.bytes} bytes while it was read. Run again when it is still."
         )
     return InputIdentity(name, size, scan.digest, stamp), group_members(scan.members, scan.fault)
+
+
+def read_archive(url: str, *, gunzip: bool) -> Iterator[tuple[Member, bytes]]:
+    """Every member of a tar, packed by gzip or not, with its content, in one pass.
+
+    Raises `UserError` where the archive is damaged or cut short, after all members before that place.
+    """
+    fs, path = file_system(url)
+    with _read_errors(url), _open_sequential(fs, path) as file:
+        yield from read_tar(Gunzip(file) if gunzip else file, url)
 
 
 def count_samples(url: str, kind: ContainerKind) -> int:
@@ -97,6 +118,8 @@ def open_container(url: str, kind: ContainerKind) -> Container:
     fs, path = file_system(url)
     if kind == "folder":
         return _Folder(fs, path)
+    if kind == "tgz":
+        raise AssertionError(f"{url}: a gzip stream has no random access")
     return _LocalTar(path) if _is_local(fs) else _RemoteTar(fs, path)
 
 
@@ -107,6 +130,10 @@ class _LocalTar:
     def read(self, sample: Sample, extensions: Sequence[str]) -> Mapping[str, bytes]:
         places = _places(sample)
         return {e: os.pread(self._descriptor, places[e][1], places[e][0]) for e in extensions}
+
+    def head(self, sample: Sample, extension: str, size: int) -> bytes:
+        offset, length = _places(sample)[extension]
+        return os.pread(self._descriptor, min(size, length), offset)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -120,6 +147,11 @@ class _RemoteTar:
         places = _places(sample)
         return {e: self._fs.cat_file(self._path, places[e][0], sum(places[e])) for e in extensions}
 
+    def head(self, sample: Sample, extension: str, size: int) -> bytes:
+        offset, length = _places(sample)[extension]
+        found: bytes = self._fs.cat_file(self._path, offset, offset + min(size, length))
+        return found
+
     def close(self) -> None:
         return None
 
@@ -130,6 +162,11 @@ class _Folder:
 
     def read(self, sample: Sample, extensions: Sequence[str]) -> Mapping[str, bytes]:
         return {e: self._fs.cat_file(posixpath.join(self._path, f"{sample.key}.{e}")) for e in extensions}
+
+    def head(self, sample: Sample, extension: str, size: int) -> bytes:
+        path = posixpath.join(self._path, f"{sample.key}.{extension}")
+        found: bytes = self._fs.cat_file(path, 0, min(size, _places(sample)[extension][1]))
+        return found
 
     def close(self) -> None:
         return None

@@ -51,6 +51,13 @@ def split_at_last_dot(name: str) -> tuple[str, str] | None:
     return (folder + slash + stem, extension) if stem and dot and extension else None
 
 
+def relative_name(name: str) -> str:
+    """`name` without the `./` that many archives put before it."""
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
+
+
 def group_members(members: Iterable[Member], fault: str = "", split: Split = split_at_first_dot) -> list[Sample]:
     """The samples of a shard in order of first appearance, one for every key.
 
@@ -59,9 +66,7 @@ def group_members(members: Iterable[Member], fault: str = "", split: Split = spl
     groups: dict[str, _Open] = {}
     previous = ""
     for member in members:
-        name = member.name
-        while name.startswith("./"):
-            name = name[2:].lstrip("/")
+        name = relative_name(member.name)
         parts = split(name)
         key, extension = parts if parts else (name, "")
         group = groups.setdefault(_printable(key), _Open())

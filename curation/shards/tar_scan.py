@@ -7,7 +7,7 @@ follows is lost without a word. Here the reason why the pass ended is part of th
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 import xxhash
 
@@ -19,6 +19,12 @@ _HEADER_LIMIT: Final = 1 << 20  # bytes of a long name or pax header; more is da
 _REGULAR: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _LINKS: Final = {tarfile.LNKTYPE: "a hard link", tarfile.SYMTYPE: "a symbolic link"}
 _NO_FILES: Final = (tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE)
+
+
+class ByteStream(Protocol):
+    """What is read from start to end: a file, or a stream that is being unpacked."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class TarScan:
     fault: str
 
 
-def scan_tar(file: IO[bytes], where: str) -> TarScan:
+def scan_tar(file: ByteStream, where: str) -> TarScan:
     """Read `file` from its start to its end. Raises `UserError` if it is not a tar at all."""
     stream = _HashingReader(file)
     members: list[Member] = []
@@ -59,6 +65,19 @@ def scan_tar(file: IO[bytes], where: str) -> TarScan:
         fault = "there is more data behind the end marker (tars joined together?)"
     stream.drain()
     return TarScan(tuple(members), stream.position, stream.digest.hexdigest(), fault)
+
+
+def read_tar(file: ByteStream, where: str) -> Iterator[tuple[Member, bytes]]:
+    """Every member of `file` with its content, in one pass from start to end.
+
+    Raises `UserError` where the archive is damaged or ends early, after all members before that place.
+    """
+    stream = _KeepingReader(file)
+    try:
+        for member in _members(stream, where):
+            yield member, stream.kept[: member.size]
+    except _DamageError as damage:
+        raise UserError(f"{where}: {damage.what}. Fetch it again.") from None
 
 
 def check_first_block(file: IO[bytes], where: str) -> None:
@@ -76,7 +95,7 @@ class _DamageError(Exception):
 class _HashingReader:
     """A forward-only reader that digests all that passes."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: ByteStream) -> None:
         self.file = file
         self.digest = xxhash.xxh3_128()
         self.position = 0
@@ -111,6 +130,16 @@ class _HashingReader:
     def drain(self) -> None:
         while self.read(_CHUNK):
             pass
+
+
+class _KeepingReader(_HashingReader):
+    """Keeps what was passed over last."""
+
+    kept = b""
+
+    def skip(self, size: int) -> int:
+        self.kept = self.read(size)
+        return len(self.kept)
 
 
 def _check_start(block: bytes, where: str) -> None:

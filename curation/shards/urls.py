@@ -37,7 +37,8 @@ def shard_name(url: str) -> str:
     """The name of a shard: its file or directory name without the `.tar` (or `.parquet`, ...) extension."""
     base = posixpath.basename(url.rstrip("/"))
     stem, dot, extension = base.rpartition(".")
-    return stem if dot and extension.lower() in {"tar", "parquet", "jsonl", "json", "txt", "gz"} and stem else base
+    known = {"tar", "tgz", "parquet", "jsonl", "json", "txt", "gz"}
+    return stem if dot and extension.lower() in known and stem else base
 
 
 def _matches(item: str) -> list[str]:

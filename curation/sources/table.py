@@ -6,6 +6,7 @@ from typing import Final
 from curation.sources.base import Source
 from curation.sources.folder import FolderSource
 from curation.sources.imagenet import ImageNetSource
+from curation.sources.journeydb import JourneyDBSource
 from curation.sources.sam import SamSource
 from curation.sources.webdataset import WebdatasetSource
 from schemas.errors import UserError
@@ -14,6 +15,7 @@ _ALL: Final[tuple[Source, ...]] = (
     SamSource(),
     SamSource(masks=True),
     ImageNetSource(),
+    JourneyDBSource(),
     WebdatasetSource(),
     FolderSource(),
 )

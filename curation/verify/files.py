@@ -25,6 +25,7 @@ from schemas.dataset import (
     PLAN_FILE,
     REJECTS_DIR,
     RUNS_DIR,
+    UNMATCHED_FILE,
     LedgerEntry,
     OutputFile,
     index_path,
@@ -43,7 +44,11 @@ _ROW_PER_KEY: Final = frozenset({"captions", *FEATURES})
 _SLICED: Final = frozenset({"captions", "latents"})
 """Kinds whose units are slices of a shard; units of the others count their rows from 0."""
 _SCHEMAS: Final = {schema.kind: schema for schema in ALL_TABLES}
-_OF_DATASET: Final = {"text": (NULL_TEXT_FILE,), "nouns": (MERGED_NOUNS_FILE, NOUN_SUMMARY_FILE)}
+_OF_DATASET: Final = {
+    "captions": (UNMATCHED_FILE,),
+    "text": (NULL_TEXT_FILE,),
+    "nouns": (MERGED_NOUNS_FILE, NOUN_SUMMARY_FILE),
+}
 _CHUNK: Final = 8 << 20
 _TEMPORARY: Final = ".tmp-"
 

@@ -45,14 +45,15 @@ def reason(source: Source, members: Mapping[str, bytes]) -> RejectReason:
 
 
 def test_sources_are_found_by_their_names() -> None:
-    assert set(SOURCES) == {"sam", "sam-masks", "imagenet", "webdataset", "folder"}
+    assert set(SOURCES) == {"sam", "sam-masks", "imagenet", "journeydb", "webdataset", "folder"}
     assert all(source_named(name).name == name for name in SOURCES)
     assert {name for name, source in SOURCES.items() if source.container == "folder"} == {"folder"}
 
 
 def test_an_unknown_source_is_told_with_the_known_ones() -> None:
     with pytest.raises(
-        UserError, match="no source is called 'laion'; choose from sam, sam-masks, imagenet, webdataset, folder"
+        UserError,
+        match="no source is called 'laion'; choose from sam, sam-masks, imagenet, journeydb, webdataset, folder",
     ):
         source_named("laion")
 
