@@ -21,17 +21,20 @@ _Bools = npt.NDArray[np.bool_]
 def taken_away(one: Filter, joined: Joined, names: Mapping[str, ColumnId], alive: _Bools) -> _Bools:
     """The samples [N] that the filter takes away; of those that depend on others, all are among the `alive`.
 
-    Raises `UserError` where a column's type does not fit the filter.
+    It is not asked about samples of which its column's table has no row. Raises `UserError` where a column's type does
+    not fit the filter.
     """
     test, column = one.test, names[one.test.column]
+    asked = joined.present.get(column.table, np.ones(len(joined), np.bool_))
     if isinstance(test, NounCap):
-        return alive & ~keep_under_cap(joined.lists[column], test, joined.ids, alive)
+        asked = asked & alive
+        return asked & ~keep_under_cap(joined.lists[column], test, joined.ids, asked)
     values = joined.columns[column]
     if isinstance(test, Duplicates):
         prefer = None if test.prefer is None else joined.columns[names[test.prefer]]
-        return _duplicates(one.name, values, prefer, test.within, alive)
+        return _duplicates(one.name, values, prefer, test.within, asked & alive)
     kept, known = _kept(one.name, test, values)
-    return ~np.where(known, kept, test.allow_null)
+    return asked & ~np.where(known, kept, test.allow_null)
 
 
 def _kept(name: str, test: Range | Values | Absent, values: Any) -> tuple[_Bools, _Bools]:
