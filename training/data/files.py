@@ -5,16 +5,16 @@ file systems: ranged reads, neighbouring ones joined, with a cache of bounded si
 """
 
 import os
-import resource
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
 from training.data.cache import Cache
+from training.data.manifest import Places
 
 _GAP: Final = 4096  # bytes between two ranges that are read along; tar headers and padding are about 1,000
 _JOINED: Final = 32 << 20  # bytes of a joined range: beyond it two requests at once are faster than one
@@ -37,43 +37,48 @@ class Member:
         return f"{self.xxh64:016x}-{self.bytes}"
 
 
-class Files(Protocol):
-    """The tars of one data set. Safe to call from many threads."""
-
-    def read(self, members: Sequence[Member]) -> Iterator[OSError | None]:
-        """Fill each member's memory in turn; what went wrong, or None. `TooShortError`: the file ends too soon."""
-
-    def read_again(self, member: Member) -> OSError | None:
-        """Fill it anew, from the storage itself."""
-
-    def close(self) -> None:
-        """Close what is open."""
-
-
 class TooShortError(OSError):
     """The file ends before the member does."""
 
 
-def open_files(fs: Any, paths: Sequence[str], cache: Cache | None) -> Files:
-    """The files `paths` of `fs`. Local ones are never cached."""
-    return LocalFiles(paths) if isinstance(fs, LocalFileSystem) else RemoteFiles(fs, paths, cache)
+class Files:
+    """All tars that hold one feature, wherever they lie. Safe to use from many threads.
+
+    At most `room` local ones are kept open; what lies elsewhere goes through `cache`, if there is one.
+    """
+
+    def __init__(self, places: Places, cache: Cache | None, room: int) -> None:
+        stores = [places.stores[owner].fs for owner in places.owner]
+        self._local = [isinstance(fs, LocalFileSystem) for fs in stores]
+        self._here, self._elsewhere = LocalFiles(places.paths, room), RemoteFiles(stores, places.paths, cache)
+
+    def read(self, members: Sequence[Member]) -> Iterator[OSError | None]:
+        """Fill each member's memory in turn; what went wrong, or None. `TooShortError`: the file ends too soon.
+
+        Local members are read when they are asked for, and can be looked at while they are in the processor's cache.
+        """
+        elsewhere = iter(self._elsewhere.read([member for member in members if not self._local[member.file]]))
+        return (self._here.read(member) if self._local[member.file] else next(elsewhere) for member in members)
+
+    def read_again(self, member: Member) -> OSError | None:
+        """Fill the member's memory anew, from the storage itself."""
+        return self._here.read(member) if self._local[member.file] else self._elsewhere.read_again(member)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._here.close()
 
 
 class LocalFiles:
-    """Files of this machine. They stay open while a quarter of the process's file limit allows."""
+    """Files of this machine, of which the first `room` that are used stay open."""
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
+    def __init__(self, paths: Sequence[str], room: int) -> None:
+        self._paths, self._room = paths, room
         self._open: dict[int, int] = {}
-        self._room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
         self._lock = threading.Lock()
 
-    def read(self, members: Sequence[Member]) -> Iterator[OSError | None]:
-        """See `Files`. Lazy: each member is read when it is asked for, and can be looked at while it is in a cache."""
-        return map(self.read_again, members)
-
-    def read_again(self, member: Member) -> OSError | None:
-        """See `Files`."""
+    def read(self, member: Member) -> OSError | None:
+        """Fill the member's memory; what went wrong, or None."""
         try:
             descriptor = self._open.get(member.file)
             if descriptor is None:
@@ -96,7 +101,7 @@ class LocalFiles:
             return self._open.get(file)
 
     def close(self) -> None:
-        """See `Files`."""
+        """Close what is open."""
         while self._open:
             os.close(self._open.popitem()[1])
 
@@ -114,38 +119,39 @@ def _fill(descriptor: int, member: Member) -> OSError | None:
 
 
 class RemoteFiles:
-    """Files of any other fsspec file system."""
+    """Files of other fsspec file systems: `stores[i]` is that of `paths[i]`."""
 
-    def __init__(self, fs: Any, paths: Sequence[str], cache: Cache | None) -> None:
-        self._fs, self._paths, self._cache = fs, paths, cache
+    def __init__(self, stores: Sequence[Any], paths: Sequence[str], cache: Cache | None) -> None:
+        self._stores, self._paths, self._cache = stores, paths, cache
 
     def read(self, members: Sequence[Member]) -> Iterator[OSError | None]:
-        """See `Files`."""
+        """Fill each member's memory; what went wrong, or None, in turn."""
         cached = [self._cache is not None and self._cache.get(m.name, (m.head, m.body)) for m in members]
-        missing = [member for member, found in zip(members, cached, strict=True) if not found]
-        outcomes = iter(self._download(missing))
+        outcomes = iter(self._download([member for member, found in zip(members, cached, strict=True) if not found]))
         return (None if found else next(outcomes) for found in cached)
 
     def read_again(self, member: Member) -> OSError | None:
-        """See `Files`. The copy in the cache is replaced."""
+        """Fill the member's memory from the storage. The copy in the cache is replaced."""
         if self._cache is not None:
             self._cache.drop(member.name)
         return self._download([member])[0]
 
     def _download(self, members: Sequence[Member]) -> list[OSError | None]:
-        if not members:
-            return []
-        ranges = _joined(members)
-        contents = self._fs.cat_ranges(
-            [self._paths[members[group[0]].file] for group in ranges],
-            [members[group[0]].offset for group in ranges],
-            [max(members[i].offset + members[i].bytes for i in group) for group in ranges],
-            on_error="return",
-        )
         outcomes: list[OSError | None] = [None] * len(members)
-        for group, content in zip(ranges, contents, strict=True):
-            for i in group:
-                outcomes[i] = self._take(members[i], content, members[i].offset - members[group[0]].offset)
+        by_store: dict[Any, list[list[int]]] = {}
+        for group in _joined(members):
+            by_store.setdefault(self._stores[members[group[0]].file], []).append(group)
+        for fs, groups in by_store.items():
+            firsts = [members[group[0]] for group in groups]
+            contents = fs.cat_ranges(
+                [self._paths[first.file] for first in firsts],
+                [first.offset for first in firsts],
+                [max(members[i].offset + members[i].bytes for i in group) for group in groups],
+                on_error="return",
+            )
+            for group, first, content in zip(groups, firsts, contents, strict=True):
+                for i in group:
+                    outcomes[i] = self._take(members[i], content, members[i].offset - first.offset)
         return outcomes
 
     def _take(self, member: Member, content: bytes | Exception, start: int) -> OSError | None:
@@ -162,9 +168,6 @@ class RemoteFiles:
         if self._cache is not None and xxhash.xxh64_intdigest(part) == member.xxh64:
             self._cache.put(member.name, part)
         return None
-
-    def close(self) -> None:
-        """See `Files`."""
 
 
 def _joined(members: Sequence[Member]) -> list[list[int]]:

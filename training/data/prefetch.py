@@ -1,73 +1,109 @@
 """Batches ahead of the training loop: bounded, in order, and without any say in where the run stands."""
 
+import queue
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Final
 
-from training.data.collate import Batch, Sample, Sampler, collate
-from training.data.plan import Plan, rank_slice
+import torch
+from torch import Tensor
 
-_CHUNK: Final = 4  # samples a task: reading one may cost less than handing it over
+from training.data.collate import Draft, Features, Slot
+from training.data.manifest import Manifest
+from training.data.plan import GlobalBatch, Plan, accumulation_of, rank_slice
+from training.data.reader import Fault, Reader
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one rank takes of each global batch, and in how many micro-steps."""
+    """What one rank takes of each global batch: in as many micro-steps as it takes with `micro_batch` samples each."""
 
     rank: int
     world: int
-    accumulation: int
+    micro_batch: int
 
 
-Uses = list[tuple[int, int]]  # (row of the manifest, visit)
-
-
-def micro_batches(plan: Plan, share: Share, steps: range) -> Iterator[Uses]:
-    """The samples of each micro-step of `steps` in order, as this rank takes them."""
+def micro_batches(plan: Plan, share: Share, steps: range) -> Iterator[GlobalBatch]:
+    """The part of each micro-step of `steps` that this rank takes, in order."""
     for step in steps:
         batch = plan.batch(step)
-        for micro_step in range(share.accumulation):
-            part = rank_slice(len(batch.rows), share.rank, share.world, micro_step, share.accumulation)
-            yield list(zip(batch.rows[part].tolist(), batch.visits[part].tolist(), strict=True))
+        micro_steps = accumulation_of(len(batch), share.micro_batch, share.world)
+        for micro_step in range(micro_steps):
+            yield batch.part(rank_slice(len(batch), share.rank, share.world, micro_step, micro_steps))
 
 
 class Prefetcher:
-    """Iterates over collated batches, up to `depth` whole ones ahead, read by `threads` threads.
+    """Iterates over batches on `device`, up to `depth` whole ones ahead, read by `threads` threads.
 
-    The run's position is the trainer's: it advances when a step is done, not when its batch was read. What was read
-    ahead and not used is simply read again after a resume.
+    A batch may be used until the next is asked for: its memory is then used again. With 0 threads each is read when
+    it is asked for. The run's position is the trainer's: it advances when a step is done, not when its batch was read.
+    What was read ahead and not used is simply read again after a resume.
     """
 
-    def __init__(self, sampler: Sampler, work: Iterator[Uses], threads: int, depth: int, pin: bool) -> None:
-        self._sampler, self._work, self._pin = sampler, work, pin
-        self._readers = ThreadPoolExecutor(threads, "reader")
+    def __init__(
+        self,
+        manifest: Manifest,
+        reader: Reader,
+        work: Iterator[GlobalBatch],
+        threads: int,
+        depth: int,
+        device: torch.device,
+    ) -> None:
+        self._manifest, self._reader, self._work, self._device = manifest, reader, work, device
+        self._threads, self._depth = threads, depth
+        self._readers = ThreadPoolExecutor(threads, "reader") if threads else None
         self._builders = ThreadPoolExecutor(depth, "collate")
-        self._ahead: deque[Future[Batch]] = deque()
-        self._depth = depth
+        self._ahead: deque[Future[tuple[Features, Slot]]] = deque()
+        self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        for _ in range(depth + 1 if threads else 1):  # those being built, and the one that is being used
+            self._slots.put(Slot(pin=device.type == "cuda"))
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Features]:
+        if self._readers is None:
+            for uses in self._work:
+                features, slot = self._build(uses)
+                yield self._handed_over(features)
+                self._slots.put(slot)
+            return
         self._refill()
         while self._ahead:
-            batch = self._ahead.popleft().result()
+            features, slot = self._ahead.popleft().result()
             self._refill()
-            yield batch
+            yield self._handed_over(features)
+            self._slots.put(slot)
 
     def close(self) -> None:
         """Stop reading and close the files; batches on their way are finished and thrown away."""
         self._builders.shutdown(wait=True, cancel_futures=True)
-        self._readers.shutdown(wait=True)
-        self._sampler.reader.close()
+        if self._readers is not None:
+            self._readers.shutdown(wait=True)
+        self._reader.close()
 
     def _refill(self) -> None:
         for uses in islice(self._work, self._depth - len(self._ahead)):
             self._ahead.append(self._builders.submit(self._build, uses))
 
-    def _build(self, uses: Uses) -> Batch:
-        chunks = [uses[i : i + _CHUNK] for i in range(0, len(uses), _CHUNK)]
-        return collate([sample for part in self._readers.map(self._read, chunks) for sample in part], self._pin)
+    def _build(self, uses: GlobalBatch) -> tuple[Features, Slot]:
+        slot = self._slots.get()
+        draft = Draft(self._manifest, self._reader, slot, uses)
+        in_turn: Callable[..., Iterator[list[Fault]]] = self._readers.map if self._readers is not None else map
+        faults = [fault for found in in_turn(draft.read, draft.parts(max(1, self._threads))) for fault in found]
+        if self._side is None:
+            return draft.finish(faults, self._device), slot
+        with torch.cuda.stream(self._side):
+            features = draft.finish(faults, self._device)
+        # The slot is read until here; the wait is this thread's alone.
+        self._side.synchronize()
+        return features, slot
 
-    def _read(self, uses: Uses) -> list[Sample]:
-        return [self._sampler.sample(row, visit) for row, visit in uses]
+    def _handed_over(self, features: Features) -> Features:
+        """Tell the allocator that the stream of the training loop uses what was made on the side stream."""
+        if self._side is not None:
+            for field in fields(features):
+                value = getattr(features, field.name)
+                if isinstance(value, Tensor):
+                    value.record_stream(torch.cuda.current_stream(self._device))
+        return features

@@ -4,6 +4,7 @@ A sample whose bytes are wrong, or cannot be had, is reported as a `Fault` and d
 done about it concerns all ranks.
 """
 
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 from schemas.embedding import decode_embedding
 from schemas.errors import DatasetError, SchemaError
 from training.data.cache import Cache
-from training.data.files import Files, Member, TooShortError, open_files
-from training.data.manifest import Manifest, Places
+from training.data.files import Files, Member, TooShortError
+from training.data.manifest import Manifest, Places, Store
 from training.data.npy import npy_header, parse_npy
-from training.data.text_form import stored_form
+from training.data.text_form import common_form
 
 Layout = tuple[np.dtype[Any], tuple[int, ...]]
 
@@ -33,110 +34,138 @@ class Fault:
 
 
 class Reader:
-    """Reads latents and text by row of the manifest. Safe to call from many threads."""
+    """Reads latents and text by row of the manifest. Safe to use from many threads."""
 
     def __init__(self, manifest: Manifest, cache: Cache | None = None) -> None:
         self._manifest = manifest
-        self._latents = _open(manifest.latents, cache)
-        self._text = _open(manifest.text, cache)
-        self.text_places = manifest.text
-        self.text_form = stored_form(manifest.text, manifest.tokens, manifest.facts.dim)
+        flipped = () if manifest.flipped is None else (manifest.flipped,)
+        room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // (2 * (1 + len(flipped) + len(manifest.text)))
+        self._latents = [(places, Files(places, cache, room)) for places in (manifest.latents, *flipped)]
+        self._text = [(places, Files(places, cache, room)) for places in manifest.text]
+        self.text_form = common_form(manifest)
 
     def latent_shape(self, bucket: int) -> tuple[int, int, int, int]:
         """Shape of the posterior's mean and standard deviation in a bucket: 2, C, h, w."""
         facts, (height_px, width_px) = self._manifest.facts, self._manifest.buckets[bucket]
         return 2, facts.channels, height_px // facts.downsample, width_px // facts.downsample
 
-    def read_latents(self, rows: NDArray[np.int64], bodies: Sequence[memoryview]) -> list[Fault]:
-        """Posterior mean and standard deviation of each row, unscaled: float16 [2, C, h, w], as bytes into `bodies`."""
+    def in_order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The order in which `rows` lie on disk, as far as text in its first variant goes."""
+        places = self._manifest.text[0]
+        return np.lexsort((places.offset[rows], places.file[rows]))
+
+    def read_latents(
+        self, rows: NDArray[np.int64], flipped: NDArray[np.bool_], bodies: Sequence[memoryview]
+    ) -> list[Fault]:
+        """Posterior mean and standard deviation of each row, unscaled: float16 [2, C, h, w], as bytes into `bodies`.
+
+        `flipped` takes those of the flipped picture.
+        """
         half = np.dtype("<f2")
         layouts = [(half, self.latent_shape(bucket)) for bucket in self._manifest.bucket[rows].tolist()]
-        return self._read(self._latents, self._manifest.latents, rows, layouts, bodies)
+        return self._read(self._latents, flipped.astype(np.int8), rows, layouts, bodies)
 
-    def read_text(self, rows: NDArray[np.int64], bodies: Sequence[memoryview]) -> list[Fault]:
-        """T5 embedding of each row's caption, true tokens only, in `text_form`, as bytes into `bodies`."""
-        layouts = [self.text_form.layout(tokens) for tokens in self._manifest.tokens[rows].tolist()]
-        return self._read(self._text, self._manifest.text, rows, layouts, bodies)
+    def read_text(
+        self, rows: NDArray[np.int64], variants: NDArray[np.int8], bodies: Sequence[memoryview]
+    ) -> list[Fault]:
+        """T5 embedding of a caption variant of each row, true tokens only, in `text_form`, as bytes into `bodies`."""
+        layouts = [self.text_form.layout(tokens) for tokens in self._manifest.tokens[rows, variants].tolist()]
+        return self._read(self._text, variants, rows, layouts, bodies)
 
-    def latent(self, row: int) -> NDArray[np.float16]:
+    def latent(self, row: int, flipped: bool = False) -> NDArray[np.float16]:
         """One posterior: float16 [2, C, h, w]. Raises `DatasetError` for what `read_latents` reports."""
         out = np.empty(self.latent_shape(int(self._manifest.bucket[row])), np.float16)
-        _raise(self.read_latents(np.array([row]), [_bytes_of(out)]))
+        _raise(self.read_latents(np.array([row]), np.array([flipped]), [_bytes_of(out)]))
         return out
 
-    def text(self, row: int) -> NDArray[np.float16]:
+    def text(self, row: int, variant: int = 0) -> NDArray[np.float16]:
         """One embedding: float16 [N, D], whichever codec it is stored by. Raises `DatasetError` likewise."""
-        dtype, shape = self.text_form.layout(int(self._manifest.tokens[row]))
+        dtype, shape = self.text_form.layout(int(self._manifest.tokens[row, variant]))
         out = np.empty(shape, dtype)
-        _raise(self.read_text(np.array([row]), [_bytes_of(out)]))
+        _raise(self.read_text(np.array([row]), np.array([variant], np.int8), [_bytes_of(out)]))
         return decode_embedding(out, self._manifest.name(row))
 
     def close(self) -> None:
         """Close the tars."""
-        self._latents.close()
-        self._text.close()
+        for _, files in (*self._latents, *self._text):
+            files.close()
 
     def _read(
         self,
-        files: Files,
-        places: Places,
+        features: Sequence[tuple[Places, Files]],
+        which: NDArray[np.int8],
         rows: NDArray[np.int64],
         layouts: Sequence[Layout],
         bodies: Sequence[memoryview],
     ) -> list[Fault]:
-        headers = [npy_header(*layout) for layout in layouts]
-        file, offset, size, digest = (
-            column[rows].tolist() for column in (places.file, places.offset, places.bytes, places.xxh64)
-        )
-        members = []
-        for i, (header, body) in enumerate(zip(headers, bodies, strict=True)):
-            fits = len(header) + len(body) == size[i]
-            memory = (bytearray(len(header)), body) if fits else (bytearray(size[i]), memoryview(bytearray()))
-            members.append(Member(file[i], offset[i], size[i], digest[i], *memory))
+        """Read row i of the feature number `which[i]`."""
         faults = []
-        for at, (member, error) in enumerate(zip(members, files.read(members), strict=True)):
-            if (error is not None or not _intact(member)) and (error := files.read_again(member)) is None:
-                error = None if _intact(member) else _MismatchError()
-            if error is not None:
-                faults.append(self._fault(at, places, int(rows[at]), error))
-            elif member.head != headers[at]:
-                message = self._take_odd(member, layouts[at], bodies[at], self._where(places, int(rows[at])))
-                faults += [Fault(at, message, damaged=False)] * bool(message)
+        for number in np.unique(which).tolist():
+            places, files = features[number]
+            chosen = np.flatnonzero(which == number)
+            at = chosen.tolist()
+            headers = [npy_header(*layouts[i]) for i in at]
+            members = _members(places, rows[chosen], headers, [bodies[i] for i in at])
+            for i, header, member, error in zip(at, headers, members, files.read(members), strict=True):
+                fault = self._check(i, int(rows[i]), places, files, member, error)
+                if fault is None and member.head != header:
+                    fault = self._take_odd(i, int(rows[i]), places, member, layouts[i], bodies[i])
+                faults += [] if fault is None else [fault]
         return faults
 
-    def _take_odd(self, member: Member, layout: Layout, body: memoryview, where: str) -> str:
-        """Put an array that is stored in another form into `body`; what is wrong with it, empty if nothing is."""
+    def _check(
+        self, at: int, row: int, places: Places, files: Files, member: Member, error: OSError | None
+    ) -> Fault | None:
+        """What is wrong with a member that was read, or could not be; what is not as it should be is read once more."""
+        if error is None and _intact(member):
+            return None
+        error = files.read_again(member)
+        if error is None and _intact(member):
+            return None
+        where, path = self._where(places, row), places.paths[member.file]
+        if error is not None and not isinstance(error, TooShortError):
+            return Fault(at, f"{where}: {path} cannot be read ({error}). Check the storage.", damaged=False)
+        what = f"bytes {member.offset}+{member.bytes} of {path}: {error or 'not what its index says (xxh64)'}."
+        mend = f"The file is damaged: delete it and run pipelines.{_store(places, row).stage} again."
+        return Fault(at, f"{where}: {what} {mend}", damaged=True)
+
+    def _take_odd(
+        self, at: int, row: int, places: Places, member: Member, layout: Layout, body: memoryview
+    ) -> Fault | None:
+        """Put an array that is stored in another form into `body`, if it can be."""
+        where, (dtype, shape) = self._where(places, row), layout
         try:
             array = parse_npy(bytes(member.head) + bytes(member.body), where)
             array = array if (array.dtype, array.shape) == layout else decode_embedding(array, where)
         except (DatasetError, SchemaError) as error:
-            return str(error)
-        dtype, shape = layout
-        if array.shape != shape or array.dtype != dtype:
-            return f"{where}: {array.dtype} {array.shape}, expected {dtype} {shape}. Make it again."
+            return Fault(at, str(error), damaged=False)
+        if (array.dtype, array.shape) != layout:
+            message = f"{where}: {array.dtype} {array.shape}, expected {dtype} {shape}. Make it again."
+            return Fault(at, message, damaged=False)
         body[:] = _bytes_of(np.ascontiguousarray(array))
-        return ""
-
-    def _fault(self, at: int, places: Places, row: int, error: OSError) -> Fault:
-        where, path = self._where(places, row), places.paths[places.file[row]]
-        if not isinstance(error, TooShortError | _MismatchError):
-            return Fault(at, f"{where}: {path} cannot be read ({error}). Check the storage.", damaged=False)
-        what = str(error) or "they are not what its index says (xxh64)"
-        mend = f"The file is damaged: delete it and run pipelines.{places.dataset.info.stage} again."
-        return Fault(
-            at, f"{where}: bytes {places.offset[row]}+{places.bytes[row]} of {path}: {what}. {mend}", damaged=True
-        )
+        return None
 
     def _where(self, places: Places, row: int) -> str:
-        return f"{places.dataset.info.kind} of {self._manifest.name(row)}"
+        return f"{_store(places, row).kind} of {self._manifest.name(row)}"
 
 
-class _MismatchError(OSError):
-    """The bytes are not what the index says."""
+def _store(places: Places, row: int) -> Store:
+    return places.stores[places.owner[places.file[row]]]
 
 
-def _open(places: Places, cache: Cache | None) -> Files:
-    return open_files(places.dataset.fs, places.paths, cache)
+def _members(
+    places: Places, rows: NDArray[np.int64], headers: Sequence[bytes], bodies: Sequence[memoryview]
+) -> list[Member]:
+    """Where the features of `rows` lie, and the memory for each: its own where the size is not the one expected."""
+    file, offset, size, digest = (
+        column[rows].tolist() for column in (places.file, places.offset, places.bytes, places.xxh64)
+    )
+    members = []
+    for i, (header, body) in enumerate(zip(headers, bodies, strict=True)):
+        fits = len(header) + len(body) == size[i]
+        memory = (bytearray(len(header)), body) if fits else (bytearray(size[i]), memoryview(bytearray()))
+        members.append(Member(file[i], offset[i], size[i], digest[i], *memory))
+    return members
 
 
 def _intact(member: Member) -> bool:

@@ -1,17 +1,18 @@
 """How the tokens of text lie in memory and on disk, and back to float16."""
 
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from schemas.embedding import int8_record
-from training.data.manifest import Places
+from training.data.manifest import Manifest
 from training.data.npy import npy_header
 
-_LOOKED_AT = 64  # samples that tell how a data set is stored
+_LOOKED_AT: Final = 64  # samples of each data set that tell how it is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,23 @@ class TextForm:
         return (levels.view(*scale.shape, -1) * scale[..., None]).flatten(-2)
 
 
-def stored_form(places: Places, tokens: np.ndarray[Any, np.dtype[np.int32]], dim: int) -> TextForm:
-    """The form of a text data set, told by the sizes of its members alone; float16 where none fits."""
-    rows = np.unique(np.linspace(0, len(tokens) - 1, _LOOKED_AT).astype(np.int64))
-    known = list(zip(tokens[rows].tolist(), places.bytes[rows].tolist(), strict=True))
+def common_form(manifest: Manifest) -> TextForm:
+    """The form of all text of the manifest, told by the sizes of some members; float16 where they differ."""
+    forms: set[TextForm] = set()
+    for start, stop in pairwise(manifest.about.starts):
+        rows = np.unique(np.linspace(start, max(start, stop - 1), _LOOKED_AT).astype(np.int64))
+        for variant, places in enumerate(manifest.text):
+            tokens = manifest.tokens[rows, variant]
+            known = zip(tokens[tokens > 0].tolist(), places.bytes[rows[tokens > 0]].tolist(), strict=True)
+            forms.update(_form(list(known), manifest.facts.dim))
+    return forms.pop() if len(forms) == 1 else TextForm(manifest.facts.dim)
+
+
+def _form(known: list[tuple[int, int]], dim: int) -> list[TextForm]:
+    """The form in which texts of so many tokens have so many bytes; none if no text is known."""
 
     def fits(form: TextForm) -> bool:
         return all(size == len(npy_header(*form.layout(count))) + count * form.token_bytes for count, size in known)
 
     forms = (TextForm(dim, groups) for groups in range(dim + 1) if not groups or dim % groups == 0)
-    return next((form for form in forms if fits(form)), TextForm(dim))
+    return [next((form for form in forms if fits(form)), TextForm(dim))] if known else []

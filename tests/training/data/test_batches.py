@@ -1,18 +1,23 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from schemas.errors import DatasetError
-from training.data.collate import Batch, Sampler, collate
+from training.data.choices import DROPPED
+from training.data.collate import Features
+from training.data.draws import Batch, draw
 from training.data.manifest import Manifest, open_manifest
-from training.data.plan import Plan, Policy
+from training.data.plan import GlobalBatch, Plan
+from training.data.policy import Policy
 from training.data.prefetch import Prefetcher, Share, micro_batches
 from training.data.reader import Reader
 
 Write = Callable[..., Any]
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -21,78 +26,108 @@ def manifest(write_features: Write) -> Manifest:
     return open_manifest(str(made.latents), str(made.text))
 
 
-def sampler_of(manifest: Manifest, caption_drop: float = 0.0, seed: int = 3) -> Sampler:
-    return Sampler(manifest, Reader(manifest), seed, caption_drop, timesteps=1000)
+def uses_of(manifest: Manifest, rows: list[int], visits: list[int] | None = None, dropped: bool = False) -> GlobalBatch:
+    count = len(rows)
+    variants = np.full(count, DROPPED if dropped else 0, np.int8)
+    facts = manifest.sample[rows], variants, np.zeros(count, np.bool_)
+    return GlobalBatch(int(manifest.bucket[rows[0]]), np.array(rows), np.array(visits or [0] * count), *facts, count)
+
+
+def read(manifest: Manifest, work: Iterator[GlobalBatch], threads: int = 2, depth: int = 2) -> list[Features]:
+    """Copies of all batches, since their memory is used again."""
+    loader = Prefetcher(manifest, Reader(manifest), work, threads, depth, CPU)
+    copies = [copied(features) for features in loader]
+    loader.close()
+    return copies
+
+
+def copied(features: Features) -> Features:
+    tensors = {f.name: getattr(features, f.name) for f in fields(features)}
+    return replace(features, **{name: t.clone() for name, t in tensors.items() if isinstance(t, Tensor)})
+
+
+def equal(a: Features, b: Features) -> bool:
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)]
+    return all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in pairs)
+
+
+def drawn(manifest: Manifest, rows: list[int], visits: list[int] | None = None) -> Batch:
+    (features,) = read(manifest, iter([uses_of(manifest, rows, visits)]))
+    return draw(features, manifest.facts, 3, timesteps=1000)
+
+
+def test_a_batch_holds_what_the_reader_gives_for_each_row(manifest: Manifest) -> None:
+    rows, reader = np.flatnonzero(manifest.bucket == 1)[[4, 0, 3, 1, 2]].tolist(), Reader(manifest)
+    (features,) = read(manifest, iter([uses_of(manifest, rows, [5, 0, 1, 2, 3])]))
+    assert features.text.shape == (5, -(-int(manifest.tokens[rows, 0].max()) // 8) * 8, 32)
+    assert features.posterior.shape == (5, 2, 4, 8, 8)
+    for i, row in enumerate(rows):
+        tokens = int(manifest.tokens[row, 0])
+        assert features.text_lengths[i] == tokens
+        assert np.array_equal(features.text[i, :tokens].numpy(), reader.text(row))
+        assert not features.text[i, tokens:].any()
+        assert np.array_equal(features.posterior[i].numpy(), reader.latent(row))
+    assert features.sizes.tolist() == [[128.0, 128.0, 1.0]] * 5
+    assert features.weights.tolist() == [1.0] * 5
+    assert features.visits.tolist() == [5, 0, 1, 2, 3]
+    assert np.array_equal(features.samples.numpy().view(np.uint64), manifest.sample[rows])
+
+
+def test_memory_that_is_used_again_leaves_nothing_of_the_batch_before(manifest: Manifest) -> None:
+    by_length = np.argsort(manifest.tokens[:, 0], kind="stable")[::-1].tolist()
+    work = [uses_of(manifest, [row]) for row in by_length]
+    for features, again in zip(read(manifest, iter(work), threads=0), work, strict=True):
+        (alone,) = read(manifest, iter([again]))
+        assert equal(features, alone)
 
 
 def test_latents_are_drawn_from_the_posterior_shifted_and_scaled(manifest: Manifest) -> None:
-    sampler = sampler_of(manifest)
-    mean, std = sampler.reader.latent(0).astype(np.float32)
-    draws = np.stack([sampler.sample(0, visit).latent for visit in range(400)]) / np.float32(0.18215)
+    mean, std = Reader(manifest).latent(0).astype(np.float32)
+    draws = drawn(manifest, [0] * 400, list(range(400))).latents.numpy() / np.float32(0.18215)
     assert np.abs(draws.mean(0) - mean).max() < 5 * 0.1 / 20
     assert np.abs(draws.std(0) / std - 1).max() < 0.25
 
 
 def test_a_visit_can_be_repeated_and_the_next_differs(manifest: Manifest) -> None:
-    once, again, following = (sampler_of(manifest).sample(4, visit) for visit in (2, 2, 3))
-    assert np.array_equal(once.latent, again.latent)
-    assert np.array_equal(once.noise, again.noise)
-    assert once.timestep == again.timestep
-    assert not np.array_equal(once.noise, following.noise)
-    assert not np.array_equal(once.latent, following.latent)
-    assert not np.array_equal(once.noise, (once.latent - once.latent.mean()) / once.latent.std())
+    once, again, following = (drawn(manifest, [4], [visit]) for visit in (2, 2, 3))
+    assert torch.equal(once.latents, again.latents)
+    assert torch.equal(once.noise, again.noise)
+    assert torch.equal(once.timesteps, again.timesteps)
+    assert not torch.equal(once.noise, following.noise)
+    assert not torch.equal(once.latents, following.latents)
+    assert not torch.equal(once.noise, (once.latents - once.latents.mean()) / once.latents.std())
 
 
 def test_a_dropped_caption_becomes_the_null_embedding_with_its_own_length(manifest: Manifest) -> None:
-    batch = collate([sampler_of(manifest, caption_drop=1.0).sample(row, 0) for row in range(4)], pin=False)
-    assert batch.text_lengths.tolist() == [1] * 4
-    assert np.array_equal(batch.text[2, :1].numpy(), manifest.null_text)
-    assert not batch.text[:, 1:].any()
+    rows = np.flatnonzero(manifest.bucket == 1)[:4].tolist()
+    (features,) = read(manifest, iter([uses_of(manifest, rows, dropped=True)]))
+    assert features.text_lengths.tolist() == [1] * 4
+    assert np.array_equal(features.text[2, :1].numpy(), manifest.null_text)
+    assert not features.text[:, 1:].any()
 
 
-def test_captions_are_dropped_at_the_rate_asked_for(manifest: Manifest) -> None:
-    sampler = sampler_of(manifest, caption_drop=0.1)
-    dropped = [sampler.sample(0, visit).text is manifest.null_text for visit in range(3000)]
-    assert 0.08 < np.mean(dropped) < 0.12
-
-
-def test_text_is_padded_with_zeros_to_a_multiple_of_eight(manifest: Manifest) -> None:
-    sampler = sampler_of(manifest)
-    rows = np.flatnonzero(manifest.bucket == 1)[:5].tolist()
-    batch = collate([sampler.sample(row, 0) for row in rows], pin=False)
-    assert batch.text.shape == (5, -(-int(manifest.tokens[rows].max()) // 8) * 8, 32)
-    for i, row in enumerate(rows):
-        tokens = int(manifest.tokens[row])
-        assert batch.text_lengths[i] == tokens
-        assert np.array_equal(batch.text[i, :tokens].numpy(), sampler.reader.text(row))
-        assert not batch.text[i, tokens:].any()
-    assert batch.latents.shape == batch.noise.shape == (5, 4, 8, 8)
-    assert batch.sizes.tolist() == [[128.0, 128.0, 1.0]] * 5
-
-
-def batches_of(manifest: Manifest, share: Share, steps: range, threads: int = 2, depth: int = 2) -> list[Batch]:
-    plan = Plan(manifest.bucket, manifest.digest, 0, Policy(6))
-    loader = Prefetcher(sampler_of(manifest, 0.2), micro_batches(plan, share, steps), threads, depth, pin=False)
-    batches = list(loader)
-    loader.close()
-    return batches
+def batches_of(manifest: Manifest, share: Share, steps: range, threads: int = 2, depth: int = 2) -> list[Features]:
+    plan = Plan(manifest.population(), 0, Policy(6, caption_drop=0.2))
+    return read(manifest, micro_batches(plan, share, steps), threads, depth)
 
 
 def test_the_global_batch_is_the_same_for_any_world_size_and_accumulation(manifest: Manifest) -> None:
-    whole = batches_of(manifest, Share(0, 1, 1), range(7))
-    for world, accumulation in ((2, 1), (1, 3), (3, 2), (2, 2)):
-        parts = [batches_of(manifest, Share(rank, world, accumulation), range(7)) for rank in range(world)]
+    whole = batches_of(manifest, Share(0, 1, 6), range(7))
+    for world, micro_batch in ((2, 3), (1, 2), (3, 1), (2, 2)):
+        parts = [batches_of(manifest, Share(rank, world, micro_batch), range(7)) for rank in range(world)]
+        accumulation = -(-6 // (world * micro_batch))
         for step in range(7):
             pieces = [parts[r][step * accumulation + m] for m in range(accumulation) for r in range(world)]
-            for name in ("latents", "noise", "timesteps", "text_lengths", "sizes"):
+            for name in ("posterior", "samples", "visits", "text_lengths", "sizes"):
                 assert torch.equal(torch.cat([getattr(p, name) for p in pieces]), getattr(whole[step], name))
+            assert {piece.whole for piece in pieces} == {6}
 
 
-def test_threads_and_depth_do_not_change_the_batches(manifest: Manifest) -> None:
-    expected = batches_of(manifest, Share(0, 1, 2), range(5), threads=1, depth=1)
-    for batch, same in zip(expected, batches_of(manifest, Share(0, 1, 2), range(5), threads=8, depth=6), strict=True):
-        assert torch.equal(batch.latents, same.latents)
-        assert torch.equal(batch.text, same.text)
+@pytest.mark.parametrize(("threads", "depth"), [(0, 1), (1, 1), (4, 2), (8, 6)])
+def test_threads_and_depth_do_not_change_the_batches(manifest: Manifest, threads: int, depth: int) -> None:
+    expected = batches_of(manifest, Share(0, 1, 3), range(5), threads=1, depth=1)
+    for batch, same in zip(expected, batches_of(manifest, Share(0, 1, 3), range(5), threads, depth), strict=True):
+        assert equal(batch, same)
 
 
 def test_batches_are_read_ahead_but_never_more_than_the_depth(manifest: Manifest) -> None:
@@ -100,23 +135,35 @@ def test_batches_are_read_ahead_but_never_more_than_the_depth(manifest: Manifest
 
     def counted() -> Any:
         nonlocal taken
-        for places in micro_batches(Plan(manifest.bucket, "d", 0, Policy(4)), Share(0, 1, 1), range(20)):
+        for uses in micro_batches(Plan(manifest.population(), 0, Policy(4)), Share(0, 1, 4), range(20)):
             taken += 1
-            yield places
+            yield uses
 
-    loader = Prefetcher(sampler_of(manifest), counted(), threads=2, depth=3, pin=False)
+    loader = Prefetcher(manifest, Reader(manifest), counted(), threads=2, depth=3, device=CPU)
     for consumed, _ in enumerate(loader, 1):
         assert taken == min(consumed + 3, 20)
     loader.close()
 
 
-def test_a_damaged_sample_stops_the_loop_with_its_name(manifest: Manifest) -> None:
-    for path in manifest.latents.paths:
-        with open(path, "r+b") as file:
-            content = file.read()
-            file.seek(0)
-            file.write(bytes(len(content)))
-    loader = Prefetcher(sampler_of(manifest), iter([[(3, 0)]]), threads=2, depth=2, pin=False)
-    with pytest.raises(DatasetError, match=manifest.name(3)):
-        next(iter(loader))
-    loader.close()
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_damaged_sample_is_named_and_weighs_nothing_and_the_others_are_as_before(
+    manifest: Manifest, threads: int
+) -> None:
+    rows = np.flatnonzero(manifest.bucket == 1)[:6].tolist()
+    work = [uses_of(manifest, rows), uses_of(manifest, rows[:2])]
+    before = read(manifest, iter(work), threads=threads)
+    places = manifest.latents
+    with open(places.paths[places.file[rows[4]]], "r+b") as file:
+        file.seek(int(places.offset[rows[4]]) + 200)
+        file.write(b"damaged")
+    first, second = read(manifest, iter(work), threads=threads)
+    assert [(fault.at, fault.damaged) for fault in first.faults] == [(4, True)]
+    assert manifest.name(rows[4]) in first.faults[0].message
+    assert first.weights.tolist() == [1, 1, 1, 1, 0, 1]
+    assert not first.posterior[4].any()
+    assert not first.text[4].any()
+    assert first.text_lengths[4] == 1
+    others = [0, 1, 2, 3, 5]
+    assert torch.equal(first.posterior[others], before[0].posterior[others])
+    assert torch.equal(first.text[others], before[0].text[others])
+    assert equal(second, before[1])

@@ -34,7 +34,7 @@ def test_samples_are_read_with_the_shape_of_their_bucket_and_their_true_length(m
     for row in range(len(manifest)):
         height, width = manifest.buckets[manifest.bucket[row]]
         assert reader.latent(row).shape == (2, 4, height // 8, width // 8)
-        assert reader.text(row).shape == (manifest.tokens[row], 32)
+        assert reader.text(row).shape == (manifest.tokens[row, 0], 32)
     reader.close()
 
 
@@ -56,7 +56,7 @@ def damage(places: Places, row: int) -> None:
 
 
 def test_a_flipped_bit_is_an_error_that_names_shard_and_key(manifest: Manifest) -> None:
-    damage(manifest.text, 5)
+    damage(manifest.text[0], 5)
     with pytest.raises(DatasetError, match=rf"text of {manifest.name(5)}: .*xxh64"):
         Reader(manifest).text(5)
     Reader(manifest).latent(5)
@@ -79,10 +79,10 @@ def test_a_file_that_ends_too_soon_is_an_error_that_names_shard_and_key(manifest
 
 def test_faults_name_each_bad_sample_and_leave_the_others_read(manifest: Manifest) -> None:
     reader, rows = Reader(manifest), np.array([7, 2, 11])
-    damage(manifest.text, 2)
-    sizes = [int(manifest.tokens[row]) * reader.text_form.token_bytes for row in rows]
+    damage(manifest.text[0], 2)
+    sizes = [int(manifest.tokens[row, 0]) * reader.text_form.token_bytes for row in rows]
     memory = [bytearray(size) for size in sizes]
-    faults = reader.read_text(rows, [memoryview(part) for part in memory])
+    faults = reader.read_text(rows, np.zeros(len(rows), np.int8), [memoryview(part) for part in memory])
     assert [(fault.at, fault.damaged) for fault in faults] == [(1, True)]
     assert memory[0] == reader.text(7).tobytes()
     assert memory[2] == reader.text(11).tobytes()
@@ -91,7 +91,9 @@ def test_faults_name_each_bad_sample_and_leave_the_others_read(manifest: Manifes
 def test_storage_that_does_not_answer_is_no_damage(manifest: Manifest, tmp_path: Path) -> None:
     for path in tmp_path.rglob("text/*.tar"):
         path.unlink()
-    faults = Reader(manifest).read_text(np.array([3]), [memoryview(bytearray(64 * int(manifest.tokens[3])))])
+    faults = Reader(manifest).read_text(
+        np.array([3]), np.zeros(1, np.int8), [memoryview(bytearray(64 * int(manifest.tokens[3, 0])))]
+    )
     assert [fault.damaged for fault in faults] == [False]
 
 
@@ -99,7 +101,7 @@ def test_files_beyond_the_open_file_limit_are_opened_for_each_read(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = [Reader(manifest).text(row) for row in range(len(manifest))]
-    monkeypatch.setattr("training.data.files.resource.getrlimit", lambda _: (4, 4))
+    monkeypatch.setattr("training.data.reader.resource.getrlimit", lambda _: (4, 4))
     reader = Reader(manifest)
     assert all(np.array_equal(reader.text(row), expected[row]) for row in range(len(manifest)))
 
@@ -143,8 +145,8 @@ def remote(write_features: Write, folder: str) -> Manifest:
 
 def read_all(reader: Reader, manifest: Manifest) -> list[bytes]:
     rows = np.random.default_rng(0).permutation(len(manifest))
-    memory = [bytearray(int(manifest.tokens[row]) * reader.text_form.token_bytes) for row in rows]
-    assert reader.read_text(rows, [memoryview(part) for part in memory]) == []
+    memory = [bytearray(int(manifest.tokens[row, 0]) * reader.text_form.token_bytes) for row in rows]
+    assert reader.read_text(rows, np.zeros(len(rows), np.int8), [memoryview(part) for part in memory]) == []
     return [bytes(memory[i]) for i in np.argsort(rows)]
 
 
@@ -152,7 +154,7 @@ def test_neighbours_in_one_file_are_read_by_one_request(write_features: Write, m
     manifest = remote(write_features, "joined")
     expected = [Reader(manifest).text(row).tobytes() for row in range(len(manifest))]
     asked: list[tuple[str, int, int]] = []
-    fs = manifest.text.dataset.fs
+    fs = manifest.text[0].stores[0].fs
     cat_ranges = fs.cat_ranges
 
     def counted(paths: list[str], starts: list[int], ends: list[int], **options: Any) -> Any:
@@ -161,7 +163,7 @@ def test_neighbours_in_one_file_are_read_by_one_request(write_features: Write, m
 
     monkeypatch.setattr(fs, "cat_ranges", counted)
     assert read_all(Reader(manifest), manifest) == expected
-    assert len(asked) == len(manifest.text.paths) == 3
+    assert len(asked) == len(manifest.text[0].paths) == 3
 
 
 def test_what_is_in_the_cache_is_not_asked_for_again(
@@ -169,7 +171,7 @@ def test_what_is_in_the_cache_is_not_asked_for_again(
 ) -> None:
     manifest = remote(write_features, "cached")
     expected = read_all(Reader(manifest, Cache(tmp_path / "cache", 1 << 20)), manifest)
-    monkeypatch.setattr(manifest.text.dataset.fs, "cat_ranges", None)
+    monkeypatch.setattr(manifest.text[0].stores[0].fs, "cat_ranges", None)
     assert read_all(Reader(manifest, Cache(tmp_path / "cache", 1 << 20)), manifest) == expected
 
 
@@ -186,15 +188,15 @@ def test_a_damaged_or_vanished_file_behind_a_url_is_reported_and_not_cached(
     write_features: Write, tmp_path: Path
 ) -> None:
     manifest = remote(write_features, "broken")
-    memory, path = fsspec.filesystem("memory"), manifest.text.paths[manifest.text.file[0]]
-    row = int(np.flatnonzero(manifest.text.file == manifest.text.file[0])[-1])
+    memory, path = fsspec.filesystem("memory"), manifest.text[0].paths[manifest.text[0].file[0]]
+    row = int(np.flatnonzero(manifest.text[0].file == manifest.text[0].file[0])[-1])
     content = bytearray(memory.cat_file(path))
-    content[manifest.text.offset[row] + 130] ^= 1
+    content[manifest.text[0].offset[row] + 130] ^= 1
     memory.pipe_file(path, bytes(content))
     reader = Reader(manifest, Cache(tmp_path / "cache", 1 << 20))
     with pytest.raises(DatasetError, match=rf"text of {manifest.name(row)}: .*xxh64"):
         reader.text(row)
-    memory.pipe_file(path, bytes(content[: manifest.text.offset[row] + 130]))
+    memory.pipe_file(path, bytes(content[: manifest.text[0].offset[row] + 130]))
     with pytest.raises(DatasetError, match="too soon"):
         reader.text(row)
     assert list((tmp_path / "cache").glob("*/*")) == []
@@ -208,16 +210,16 @@ def test_text_stored_as_int8_is_told_by_its_size_and_read_as_float16(manifest: M
     reader = Reader(packed)
     assert reader.text_form == TextForm(32, 2)
     for row in range(len(packed)):
-        tokens = int(packed.tokens[row])
+        tokens = int(packed.tokens[row, 0])
         expected = (np.arange(32) - 9) * np.repeat([0.5, 0.25], 16)
         assert np.array_equal(reader.text(row), np.tile(expected, (tokens, 1)))
 
 
 def store_as(manifest: Manifest, form: TextForm) -> Manifest:
     """The same manifest with other text: levels -9 and up, scales 0.5 and 0.25."""
-    path, places = manifest.text.paths[0] + ".int8", []
+    path, places = manifest.text[0].paths[0] + ".int8", []
     with open(path, "wb") as file:
-        for tokens in manifest.tokens.tolist():
+        for tokens in manifest.tokens[:, 0].tolist():
             stored = np.zeros(*form.layout(tokens)[::-1])
             stored["levels"], stored["scale"] = np.arange(form.dim) - 9, (0.5, 0.25)
             start = file.tell()
@@ -227,17 +229,16 @@ def store_as(manifest: Manifest, form: TextForm) -> Manifest:
         content = file.read()
     offsets, sizes = np.array(places).T
     digests = [xxhash.xxh64_intdigest(content[start : start + size]) for start, size in places]
-    return replace(
-        manifest,
-        text=replace(
-            manifest.text,
-            paths=(path,),
-            file=np.zeros(len(manifest), np.int32),
-            offset=offsets,
-            bytes=sizes,
-            xxh64=np.array(digests, np.uint64),
-        ),
+    text = replace(
+        manifest.text[0],
+        paths=(path,),
+        owner=(0,),
+        file=np.zeros(len(manifest), np.int32),
+        offset=offsets,
+        bytes=sizes,
+        xxh64=np.array(digests, np.uint64),
     )
+    return replace(manifest, text=(text,))
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
@@ -252,7 +253,7 @@ def test_decoding_packed_tokens_is_what_the_schema_says_to_the_bit(groups: int) 
 
 
 def test_an_array_with_another_header_is_taken_if_it_is_the_same_and_refused_if_not(manifest: Manifest) -> None:
-    tokens = int(manifest.tokens[0])
+    tokens = int(manifest.tokens[0, 0])
     values = np.arange(tokens * 32, dtype=np.float16).reshape(tokens, 32)
     padded = npy_header(np.dtype("<f2"), (tokens, 32))[:-1] + b" " * 64 + b"\n"
     padded = padded[:8] + (len(padded) - 10).to_bytes(2, "little") + padded[10:]
@@ -264,16 +265,18 @@ def test_an_array_with_another_header_is_taken_if_it_is_the_same_and_refused_if_
 
 def with_member(manifest: Manifest, content: bytes) -> Manifest:
     """The manifest with `content` as the text of row 0."""
-    path = manifest.text.paths[0] + ".one"
+    path = manifest.text[0].paths[0] + ".one"
     with open(path, "wb") as file:
         file.write(content)
-    places = manifest.text
+    places = manifest.text[0]
     changed = {"file": len(places.paths), "offset": 0, "bytes": len(content)}
     changed["xxh64"] = xxhash.xxh64_intdigest(content)
     columns = {name: getattr(places, name).copy() for name in changed}
     for name, value in changed.items():
         columns[name][0] = value
-    return replace(manifest, text=replace(places, paths=(*places.paths, path), **columns))
+    owner = (*places.owner, 0)
+    text = replace(places, paths=(*places.paths, path), owner=owner, **columns)
+    return replace(manifest, text=(text,))
 
 
 @pytest.mark.parametrize("dtype", [np.dtype("<f2"), int8_record(32, 2)])

@@ -1,0 +1,39 @@
+"""What is random about a micro-batch, drawn on its device: each number is keyed by sample and visit, see randomness."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.data.collate import Features
+from training.data.manifest import Facts
+from training.data.randomness import Purpose, integers, normal
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What one micro-step trains on."""
+
+    latents: Tensor  # [B, C, h, w] float32: drawn from the posterior, shifted and scaled
+    noise: Tensor  # [B, C, h, w] float32
+    timesteps: Tensor  # [B] int64, uniform in [0, T)
+    text: Tensor  # [B, L, D] float16, zero beyond each length
+    text_lengths: Tensor  # [B] int64
+    sizes: Tensor  # [B, 3] float32: original height and width in pixels, bucket height / width
+    weights: Tensor  # [B] float32: 1, or 0 for a sample that could not be read
+
+
+def draw(features: Features, facts: Facts, seed: int, timesteps: int) -> Batch:
+    """Make the draws of each sample; `timesteps` is the T of the schedule."""
+    mean, std = features.posterior.float().unbind(1)
+    visits, samples, shape = features.visits, features.samples, tuple(mean.shape[1:])
+    epsilon = normal(seed, visits, samples, Purpose.POSTERIOR, shape)
+    return Batch(
+        latents=torch.addcmul(mean, std, epsilon).sub_(facts.shift_factor).mul_(facts.scaling_factor),
+        noise=normal(seed, visits, samples, Purpose.NOISE, shape),
+        timesteps=integers(seed, visits, samples, Purpose.TIMESTEP, timesteps),
+        text=features.text,
+        text_lengths=features.text_lengths,
+        sizes=features.sizes,
+        weights=features.weights,
+    )
