@@ -14,8 +14,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-FAN_IN: Final = 64  # runs merged at once; more are merged in several passes
-BLOCK_ROWS: Final = 16_384
+FAN_IN: Final = 32  # runs merged at once; more are merged in several passes
+BLOCK_ROWS: Final = 8_192
 
 _GROUP_ROWS: Final = 1 << 16  # rows a row group of a spilled run
 
