@@ -1,10 +1,13 @@
 """A joined mixture as files that are mapped into memory: made once a machine, shared by all of its processes.
 
     CACHE/<digest of the inputs>/rows.bin        one record a sample, in order of (dataset, shard, key)
+                                 tokens.bin      uint16 [N, V]: tokens of each caption variant, 0 where there is none
                                  members.bin     int32: rows in order of (dataset, bucket, row)
                                  names.arrow     shard and key of each row
                                  null_text.npy   the embedding of the empty string
                                  about.json      everything else, see `About`
+
+All that the plan looks through lies apart in small columns, and all that a reader needs of one sample side by side.
 
 The join goes shard by shard, so it holds a few shards in memory whatever the size of the data. A directory is made
 aside and renamed, under a lock, so it is there whole or not at all and made by one process while the others wait.
@@ -40,6 +43,7 @@ FLIPPED: Final = "flipped"
 
 _ABOUT: Final = "about.json"
 _ROWS: Final = "rows.bin"
+_TOKENS: Final = "tokens.bin"
 _MEMBERS: Final = "members.bin"
 _NAMES: Final = "names.arrow"
 _NULL: Final = "null_text.npy"
@@ -92,6 +96,7 @@ class Compiled:
 
     about: About
     rows: NDArray[Any]
+    tokens: NDArray[np.uint16]
     members: NDArray[np.int32]
     names: Any  # pyarrow table of shard and key
     null_text: NDArray[np.float16]
@@ -122,9 +127,9 @@ def compiled(sources: Sequence[OpenSource], name: str, cache: Path | None) -> Co
 
 
 def row_type(variants: int, flipped: bool) -> np.dtype[Any]:
-    """The record of a sample; all that a reader needs of one lies side by side."""
+    """The record of a sample."""
     fields: list[Any] = [("sample", "<u8"), ("original_size", "<i4", (2,)), ("label", "<i4"), ("bucket", "<i2")]
-    fields += [("tokens", "<u2", (variants,)), (LATENTS, _PLACE)]
+    fields += [(LATENTS, _PLACE)]
     fields += [(FLIPPED, _PLACE)] if flipped else []
     return np.dtype(fields + [(text_field(number), _PLACE) for number in range(variants)])
 
@@ -136,23 +141,34 @@ def _compile(sources: Sequence[OpenSource], folder: Path) -> None:
     variants, any_flipped = max(len(s.text) for s in sources), any(s.flipped for s in sources)
     files = _Files(sources, variants)
     tallies, buckets, starts = _Tallies(variants), dict[tuple[int, int], int](), [0]
-    with (folder / _ROWS).open("wb") as rows, _names_file(folder / _NAMES) as names:
+    kind = row_type(variants, any_flipped)
+    with (
+        (folder / _ROWS).open("wb") as rows,
+        (folder / _TOKENS).open("wb") as tokens,
+        _names_file(folder / _NAMES) as names,
+    ):
         for number, source in enumerate(sources):
             count = starts[-1]
             for joined in _join(source, files.first_of(number)):
                 tallies.add(joined)
-                record = _records(joined, row_type(variants, any_flipped), buckets)
+                record = _records(joined, kind, buckets)
                 record.tofile(rows)
+                _tokens(joined, variants).tofile(tokens)
                 names.write_table(joined.names)
                 count += len(record)
             starts.append(count)
-    table: NDArray[Any] = _mapped(folder / _ROWS, row_type(variants, any_flipped), "r+")
+    table: NDArray[Any] = _mapped(folder / _ROWS, kind, "r+")
     ordered = sorted(buckets)
     _renumber(table, np.array([ordered.index(bucket) for bucket in buckets], np.int16))
     members, strata = grouped(table["bucket"], starts)
     members.tofile(folder / _MEMBERS)
     about = About(
-        digest=_digest({"facts": asdict(facts), "starts": starts, "buckets": ordered}, np.load(folder / _NULL), table),
+        digest=_digest(
+            {"facts": asdict(facts), "starts": starts, "buckets": ordered},
+            np.load(folder / _NULL),
+            table,
+            _mapped(folder / _TOKENS, np.dtype("<u2"), "r").reshape(-1, variants),
+        ),
         facts=facts,
         stores=files.stores,
         latents=files.latents,
@@ -179,6 +195,7 @@ def _load(folder: Path) -> Compiled:
     return Compiled(
         about,
         _mapped(folder / _ROWS, kind, "r"),
+        _mapped(folder / _TOKENS, np.dtype("<u2"), "r").reshape(-1, len(about.text)),
         _mapped(folder / _MEMBERS, np.dtype("<i4"), "r"),
         names,
         np.load(folder / _NULL),
@@ -186,7 +203,7 @@ def _load(folder: Path) -> Compiled:
 
 
 def _mapped(path: Path, kind: np.dtype[Any], mode: Any) -> NDArray[Any]:
-    return np.memmap(path, kind, mode) if path.stat().st_size else np.empty(0, kind)
+    return np.memmap(path, kind, mode).view(np.ndarray) if path.stat().st_size else np.empty(0, kind)
 
 
 def _join(source: OpenSource, first_files: dict[str, int]) -> Iterator[Joined]:
@@ -216,8 +233,13 @@ def _records(joined: Joined, kind: np.dtype[Any], buckets: dict[tuple[int, int],
             if place is not None:
                 for field in _PLACE.names or ():
                     out[name][field] = place[field]
+    return out
+
+
+def _tokens(joined: Joined, variants: int) -> NDArray[np.uint16]:
+    out = np.zeros((len(joined.sample), variants), "<u2")
     for number, text in enumerate(joined.text):
-        out["tokens"][:, number] = text["tokens"]
+        out[:, number] = text["tokens"]
     return out
 
 
@@ -227,7 +249,7 @@ def _renumber(table: NDArray[Any], numbers: NDArray[np.int16]) -> None:
         piece[:] = numbers[piece]
 
 
-def _digest(head: dict[str, Any], null_text: NDArray[Any], table: NDArray[Any]) -> str:
+def _digest(head: dict[str, Any], null_text: NDArray[Any], table: NDArray[Any], tokens: NDArray[np.uint16]) -> str:
     """blake2b (128 bits) over `head` and all that the samples are but not where they lie, little-endian."""
     digest = hashlib.blake2b(canonical_json(head).encode(), digest_size=16)
     digest.update(f"{null_text.shape}".encode() + null_text.astype("<f2").tobytes())
@@ -235,7 +257,8 @@ def _digest(head: dict[str, Any], null_text: NDArray[Any], table: NDArray[Any]) 
     places = [name for name in table.dtype.names or () if table.dtype[name] == _PLACE]
     for start in range(0, len(table), _PIECE):
         piece = table[start : start + _PIECE]
-        for array in [piece[name] for name in fields] + [piece[name]["xxh64"] for name in places]:
+        arrays = [piece[name] for name in fields] + [piece[name]["xxh64"] for name in places]
+        for array in (*arrays, tokens[start : start + _PIECE]):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

@@ -50,7 +50,7 @@ class Streams:
         """Which of the stratum's members are at `places`, consecutive ones, of its pass number `visit`."""
         order, before = self._walks(stratum.dataset, visit)
         column = self._columns[stratum]
-        ends = before[CHUNKS - 1 :: CHUNKS, column]
+        ends = np.ascontiguousarray(before[CHUNKS - 1 :: CHUNKS, column])
         found, done = np.empty_like(places), 0
         while done < len(places):
             window = int(np.searchsorted(ends, places[done], side="right"))
