@@ -1,5 +1,6 @@
 """Local paths and fsspec URLs alike."""
 
+from functools import lru_cache
 from typing import Any
 
 import fsspec
@@ -7,6 +8,7 @@ import fsspec
 from schemas.errors import UserError
 
 
+@lru_cache(maxsize=1024)  # asked for every file of every unit; fsspec itself hands out one instance a place
 def file_system(url: str) -> tuple[Any, str]:
     """The file system of `url` and the path in it.
 

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 
 from curation.execution.clock import PhaseClock
@@ -64,5 +65,11 @@ def run_unit(
 
 
 def _versions() -> dict[str, str]:
-    loaded = {name: version(name) for name, module in _MODULES.items() if module in sys.modules}
-    return {"python": platform.python_version(), "latentmill": version("latentmill"), **dict(sorted(loaded.items()))}
+    loaded = {name: _version(name) for name, module in sorted(_MODULES.items()) if module in sys.modules}
+    return {"python": platform.python_version(), "latentmill": _version("latentmill"), **loaded}
+
+
+@cache
+def _version(package: str) -> str:
+    """The installed version. Remembered: looking it up takes longer than writing a small unit."""
+    return version(package)
