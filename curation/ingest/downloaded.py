@@ -1,10 +1,11 @@
 """What img2dataset really wrote, whatever its statistics say.
 
 Each whole picture is found in the tars by a pass over their headers, and belongs to a row only if the json beside it
-names that row and its URL. What failed is in the Parquet file. A row that is in neither was lost: the tar was cut
-short, a member is missing, or an exception swallowed the row.
+names that row, its URL, and the SHA-256 of the picture. What failed is in the Parquet file. A row that is in neither
+was lost: the tar was cut short, a member is missing, or an exception swallowed the row.
 """
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ class _Place:
     tar: Path
     offset: int
     size: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,10 @@ class Downloaded:
             )
         with place.tar.open("rb") as file:
             file.seek(place.offset)
-            return file.read(place.size)
+            data = file.read(place.size)
+        if hashlib.sha256(data).hexdigest() != place.sha256:
+            return Refusal(RejectReason.LOST, "the picture in the tar is not the one that was downloaded (SHA-256)")
+        return data
 
 
 def read_downloaded(folder: Path, rows: Sequence[DownloadRow]) -> Downloaded:
@@ -91,20 +96,20 @@ def _samples(tar: Path, wanted: Mapping[str, DownloadRow]) -> tuple[dict[str, _P
             if len(pictures) != 1 or len(records) != 1 or not (pictures[0].whole and records[0].whole):
                 continue
             file.seek(records[0].offset)
-            row = _row_of(file.read(records[0].size), wanted)
+            row, digest = _row_of(file.read(records[0].size), wanted)
             if row is not None:
-                found[row] = _Place(tar, pictures[0].offset, pictures[0].size)
+                found[row] = _Place(tar, pictures[0].offset, pictures[0].size, digest)
     return found, not scan.fault
 
 
-def _row_of(record: bytes, wanted: Mapping[str, DownloadRow]) -> str | None:
-    """The key of the row that a sample's json names; None if it names none, or not by its URL."""
+def _row_of(record: bytes, wanted: Mapping[str, DownloadRow]) -> tuple[str | None, str]:
+    """The key of the row that a sample's json names, and its picture's SHA-256; None if no row goes by that URL."""
     try:
         told = json.loads(record)
         row = wanted.get(told[ROW_COLUMN])
-        return row.key if row is not None and told["url"] == row.url else None
+        return (row.key, str(told["sha256"])) if row is not None and told["url"] == row.url else (None, "")
     except (ValueError, TypeError, KeyError):
-        return None
+        return None, ""
 
 
 def _failures(table: Path, wanted: Mapping[str, DownloadRow]) -> dict[str, str]:

@@ -133,7 +133,7 @@ class Downloader:
             "max_shard_retry": 0,
             "disable_all_reencoding": True,
             "extract_exif": False,
-            "compute_hash": None,
+            "compute_hash": "sha256",
             "enable_wandb": False,
         }
 

@@ -255,7 +255,11 @@ def _row(number: int, values: Mapping[str, Any], columns: Columns, kinds: Mappin
     told: dict[str, Any] = {name: _plain(values[name]) for name in columns.others}
     for name, column in columns.by_field.items():
         value = _plain(values[column])
-        told[name] = value if kinds[name] == "number" or value is None else str(value)
+        if value is not None and kinds[name] == "text":
+            value = str(value)
+        elif isinstance(value, str):  # a number in words, which `_numbers` could read
+            value = _plain(float(value))
+        told[name] = value
     url = _url(told["url"])
     if url is None:
         return "no_url"
