@@ -143,14 +143,14 @@ def _judge(response: http.client.HTTPResponse, content: bytes) -> Any:
 
 def _read(response: http.client.HTTPResponse, plug: socket.socket, end: float) -> bytes:
     content = b""
-    while chunk := response.read(_CHUNK):
-        content += chunk
+    while not response.isclosed():  # it closes the socket with the last byte
         left = end - time.monotonic()
         if left <= 0:
             raise TimeoutError
+        plug.settimeout(left)
+        content += response.read(_CHUNK)
         if len(content) > _ANSWER_LIMIT:
             raise http.client.HTTPException(f"an answer of more than {_ANSWER_LIMIT >> 20} MB")
-        plug.settimeout(left)
     return content
 
 
