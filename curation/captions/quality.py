@@ -24,6 +24,7 @@ _ALIKE: Final = 0.8
 _ALIKE_MIN_WORDS: Final = 6
 _REPEATED_MIN_WORDS: Final = 4
 _FUNCTION_WORDS_MIN_WORDS: Final = 20
+_SURELY_ENGLISH: Final = 0.2  # share of function words
 _STUTTER: Final = re.compile(r"(\S)\1{11,}")
 
 Ending = Literal["closed", "open", "trimmed", "cut"]
@@ -42,8 +43,8 @@ class Measures:
 class Evidence:
     """What the rules look at. `text` is what would be kept of `whole`, the squeezed generated text.
 
-    `words` are those of `text` for comparing, `sentences` the same by sentence. `n_t5_tokens` is of `text`, None where
-    nobody counted. `is_duplicate`: whether enough other rows of the dataset have the same text.
+    `words` are those of `text` for comparing, `sentences` those of each without its opening. `n_t5_tokens` are of
+    `text`, None where nobody counted. `is_duplicate`: whether enough other rows of the dataset have the same text.
     """
 
     whole: str
@@ -133,9 +134,13 @@ def _stutter(seen: Evidence, than: Thresholds) -> bool:
 
 
 def _non_english(seen: Evidence, than: Thresholds) -> bool:
-    if ascii_letters(seen.text) < than.min_ascii_letters or foreign_share(seen.words) > than.max_foreign:
+    """Names and signs in another script are spared where the words around them are English."""
+    letters, english = ascii_letters(seen.text), function_words(seen.words)
+    if letters < than.min_ascii_letters and (english < _SURELY_ENGLISH or letters < than.min_ascii_letters - 0.2):
         return True
-    return len(seen.words) >= _FUNCTION_WORDS_MIN_WORDS and function_words(seen.words) < than.min_function_words
+    if foreign_share(seen.words) > than.max_foreign:
+        return True
+    return len(seen.words) >= _FUNCTION_WORDS_MIN_WORDS and english < than.min_function_words
 
 
 def _truncated(seen: Evidence, than: Thresholds) -> bool:
@@ -285,8 +290,8 @@ def gather(
     has_opening = shortened != text
     if thresholds.strip_openings:
         text = shortened
-    sentences = [of.words(sentence) for sentence in of.sentences(text)]
-    words = [word for sentence in sentences for word in sentence]
+    sentences = [of.words(without_opening(sentence)) for sentence in of.sentences(text)]
+    words = of.words(text)
     return Evidence(whole, text, words, sentences, ending, has_opening, finish_reason, prompt, mean_logprob)
 
 

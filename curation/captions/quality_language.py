@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Final
 
 _PASSAGE_WORDS: Final = 20
-_SURELY_ENGLISH: Final = 0.2
 
 _ENGLISH_LISTED: Final = """
     the a an and or of to in on at by for with from into onto over under above below behind between beside near next
@@ -81,17 +80,15 @@ def function_words(found: Sequence[str]) -> float:
 def foreign_share(found: Sequence[str]) -> float:
     """The share of `found` (lower-case words) that stand in passages (of 20 words, or the rest) of another language.
 
-    A passage is of another language if fewer than a fifth of its words are function words of English, and more than
-    those, and at least two, are function words of the other.
+    A passage is of another language if at least two of the other's function words are in it, and more than there are of
+    English.
     """
     foreign = 0
     passages = max(1, round(len(found) / _PASSAGE_WORDS))
     for i in range(passages):
         passage = found[i * len(found) // passages : (i + 1) * len(found) // passages]
-        english = sum(word in _ENGLISH for word in passage)
-        if english >= _SURELY_ENGLISH * len(passage):
-            continue
-        other = max(sum(word in listed for word in passage) for listed in _OTHERS.values())
-        if other >= 2 and other > english:
+        distinct = set(passage)
+        english = max(1, len(distinct & _ENGLISH))
+        if any(len(distinct & listed) > english for listed in _OTHERS.values()):
             foreign += len(passage)
     return foreign / len(found) if found else 0.0

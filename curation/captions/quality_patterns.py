@@ -4,70 +4,76 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from curation.captions.quality_text import words
+from curation.captions.quality_text import sentence_ends, words
 
-_PICTURE: Final = r"(?:image|picture|photo|photograph|file|attachment|link|visual)s?"
-_ABLE: Final = r"(?: \w+ly| so| very| not)?"
-_CANNOT: Final = (
-    r"(?:cannot|can't|can not|could not|couldn't|won't|will not|don't|do not|wouldn't|would not|am unable to|"
-    r"am not able to)(?: be able to)?(?: \w+ly)?"
+_PICTURE: Final = r"(?:image|picture|photo|photograph|visual|file|attachment|link)s?"
+_QUOTED: Final = re.compile(r"\"[^\"]*\"?|“[^”]*”?")
+_SPEAKER: Final = re.compile(
+    # not "an I beam" or "World War I"
+    r"(?:^|[,;:(] |\b[a-z]+(?<!\ban)(?<!\bthe) )I(?:'(?:m|d|ve|ll))?(?= )|\b(?:my|me|mine|myself)\b|^(?:My|Me)\b"
 )
-_ANSWER: Final = (
-    r"(?:see|view|describe|identify|assist|help|provide|access|process|analy[sz]e|determine|discern|open|answer|fulfill?|"
-    r"comply|tell|display|recogni[sz]e|interpret|create|generate|offer|perceive|continue|engage|do that|find|detect|"
-    r"actually|make|comment|discuss|speculate|share|give|produce|write|caption|feel comfortable|support|"
-    r"have (?:the ability|access|enough|any|visual|eyes))"
+_TASK: Final = re.compile(
+    rf"\b(?:{_PICTURE}|captions?|describ\w+|descriptions?|identify\w*|assist|answers?|requests?|questions?|"
+    r"conversations?|prompts?)\b",
+    re.IGNORECASE,
 )
-_GIVE: Final = r"(?:provide|upload|attach|share|send|give me|try|resend|supply|submit|post|include)"
+_DENIAL: Final = re.compile(
+    r"\bI(?:'m| am| was)?(?: \w+ly)? (?:not|no|cannot|can't|can not|don't|do not|won't|will not|couldn't|could not|"
+    r"wouldn't|would not|unable|sorry|afraid|apologi[sz]e|refuse|decline|"
+    r"(?:must|have to) (?:\w+ly )?(?:refuse|decline))\b"
+)
+_ASKING: Final = re.compile(
+    r"\b(?:please|kindly|can you|could you|would you|if you(?: can| could)?) (?:\w+ly )?(?:please )?(?:re-?)?"
+    r"(?:describe|provide|upload|share|attach|send|submit|try|tell|clarify|rephrase)\b|"
+    r"\byour (?:message|request|question|image|picture|photo|prompt|query)\b|\bhelp you (?:with|today)\b|"
+    r"\bwould you (?:like|mind)\b",
+    re.IGNORECASE,
+)
 _NOT_THERE: Final = (
     r"(?:could not|cannot|can't|couldn't|failed to|did not|didn't|(?:does not|doesn't) seem to|won't|is not|isn't|"
-    r"was not|wasn't|were not) (?:be )?(?:load|loaded|loading|display|displayed|open|opened|come through|accessed|"
-    r"processed|attached|provided|uploaded|rendered|rendering|found|available|retrieved)"
+    r"was not|wasn't|were not) (?:be )?(?:load|upload|display|render|come through|open(?:ed)?|(?:load|upload|display|"
+    r"access|process|attach|provid|render|retriev|support)(?:ed|ing)|found|available)"
 )
 _THERE: Final = (
     r"(?:is|are|was|were|has been|have been|to|attached|provided|available|appears?|seems?|found|uploaded|included|"
     r"came|here|in (?:your|the|this) (?:message|request|prompt))"
 )
 _RULES: Final = r"(?:guidelines|polic(?:y|ies)|programming|capabilit(?:y|ies)|abilit(?:y|ies))"
-
-_REFUSALS: Final = re.compile(
+_IMPERSONAL: Final = re.compile(
     "|".join(
         (
-            rf"\b(?:I am|I'm|we are|we're){_ABLE} (?:sorry|afraid|unable|not able|not allowed|not permitted)\b",
-            r"\b(?:I am|I'm)(?: just| only)? (?:an? (?:AI|assistant|language model)|designed|trained|programmed)\b",
-            rf"\b(?:I|we)(?: \w+ly)? {_CANNOT} {_ANSWER}\b",
-            r"\bas an? (?:\w+[ -]){0,3}?(?:AI|language model|chatbot|assistant)\b",
-            r"\b(?:I apologi[sz]e|my apologies|apologies[,.;]|I (?:must|have to) decline|I'd rather not|I regret)",
+            r"\bas an? (?:\w+[ -]){0,3}?(?:AI|language model|chatbot)\b",
+            r"^(?:sorry|apologies|unfortunately)\b",
             rf"\b(?:no|without an?|missing) {_PICTURE} {_THERE}\b",
-            rf"\b{_PICTURE}(?: that)?(?: you(?:'ve)? \w+)? {_NOT_THERE}\b",
-            rf"\b(?:there (?:is|was|seems to be|appears to be)|I (?:see|find|received|have)) no {_PICTURE}\b(?! of)",
-            rf"\b(?:please|could you|can you|kindly|would you)(?: please| kindly)? (?:re-?)?{_GIVE}\b",
-            r"\b(?:need|require|without)(?: \w+)? (?:more|further|additional) (?:information|context|details?)\b",
-            rf"\b(?:against|violates?|violating|outside|beyond) (?:my|our|the|usage|content) (?:\w+ )?{_RULES}\b",
-            r"\b(?:content|safety) (?:policy|filter|guidelines?)\b",
-            r"\b(?:unable|not able|impossible|not possible)(?: for me)? to (?:view|access|process|assist|provide|"
-            rf"describe|help|display|see (?:the|this|any|that|your) {_PICTURE})\b",
-            r"\bunfortunately,? (?:I|we|there (?:is|was) no)\b",
+            rf"\b{_PICTURE}(?: that)?(?: \w+)? {_NOT_THERE}\b",
+            rf"\b(?:there (?:is|was|seems to be|appears to be)) no {_PICTURE}\b(?! of)",
+            r"\b(?:need|require) (?:more|further|additional) (?:information|context|details?)\b",
+            rf"\b(?:against|violates?|violating) (?:my|our|the|usage|content) (?:\w+ )?{_RULES}\b",
+            r"\b(?:unable|impossible|not possible) to (?:view|access|process|assist|provide|describe|generate|identify|"
+            rf"answer|display|see (?:the|this|any|that|an) {_PICTURE})\b",
+            r"\breturned an? (?:empty|invalid) (?:response|answer|result)\b",
         )
     ),
     re.IGNORECASE,
 )
-_LONGEST_REFUSAL: Final = 100
+
+_LONGEST: Final = 100  # characters in which a refusal that begins shows itself
 
 _MARKERS: Final = re.compile(
     r"\b(?:USER|ASSISTANT|SYSTEM|HUMAN|GPT|BOT) ?:|"
     r"(?:^|[.!?\n] ?)(?:User|Assistant|Human|System|Question|Instruction) ?: |"
     r"<(?:image|img|video|im_patch|image_placeholder|start_of_\w+|end_of_\w+|[be]os|pad|unk|sep|cls|mask|0x[0-9A-F]{2})>|"
+    r"^(?:assistant|user|system|model) (?=[A-Z])|"
     r"</?s>|#{3,}|\[/?INST\]|<</?SYS>>|<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?think>|▁|Ġ|"
     r"\bA chat between a (?:curious )?(?:user|human)\b|\b(?:artificial intelligence|helpful) assistant\b"
 )
 
 _MEDIUM: Final = r"(?:image|picture|photo|photograph|scene)"
 _OPENING: Final = re.compile(
-    rf"^(?:The|This) {_MEDIUM}\b[^.]{{0,20}}?\b(?:features|depicts|shows|showcases|captures|displays|presents|portrays|"
-    r"illustrates|contains|includes|consists of|is of)\s+|"
+    rf"^(?:The|This) (?:given |provided )?{_MEDIUM}\b[^.]{{0,20}}?\b(?:features|depicts|shows|showcases|captures|"
+    r"displays|presents|portrays|illustrates|contains|includes|consists of|is of)\s+|"
     rf"^(?:The|This) (?:image|picture|photo|photograph) is (?=an? )|"
-    rf"^This is an? (?:image|picture|photo|photograph) of |"
+    rf"^This (?:is|appears to be) an? (?:image|picture|photo|photograph) of |^Pictured(?: here)? is |"
     rf"^In (?:the|this) {_MEDIUM}(?:,\s*|\s+(?=there\b))(?:(?:we|you|one) can see )?|"
     r"^(?:Sure|Certainly|Of course|Absolutely)(?: thing)?[!,.]\s+|"
     r"^Here(?:'s| is) (?:a|an|the|my) [^.:]{0,60}\b(?:description|caption)\b[^.:]{0,60}:\s*|"
@@ -78,9 +84,23 @@ _NO_START: Final = re.compile(r"(?:that|how|what|who|where|why|him|her|them|itse
 
 
 def refuses(text: str, within: int) -> bool:
-    """Whether a refusal begins within so many characters of squeezed `text`."""
-    match = _REFUSALS.search(text[: within + _LONGEST_REFUSAL].replace("’", "'"))
-    return match is not None and match.start() < within
+    """Whether a refusal begins within so many characters of squeezed `text`.
+
+    A caption tells of a picture; a refusal is somebody talking. So it is one if a sentence, quotations left out, speaks
+    of an I together with the task (the image, describing) or of what I cannot or will not do, if it asks a you for
+    something, or if it is one of the impersonal phrases for a picture that did not arrive.
+    """
+    start = 0
+    for end in [*sentence_ends(text), len(text)]:
+        if start >= within:
+            return False
+        sentence = _QUOTED.sub(" ", text[start:end].strip().replace("’", "'"))[: within + _LONGEST]
+        if _SPEAKER.search(sentence) and (_TASK.search(sentence) or _DENIAL.search(sentence)):
+            return True
+        if _ASKING.search(sentence) or _IMPERSONAL.search(sentence):
+            return True
+        start = end
+    return False
 
 
 def has_marker(text: str) -> bool:

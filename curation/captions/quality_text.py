@@ -7,7 +7,7 @@ from typing import Final
 
 import xxhash
 
-_END: Final = re.compile(r"[.!?…][\"'”’)\]*]*(?=\s|$)")
+_END: Final = re.compile(r"(?<!\.)[.!?][\"'”’)\]*]*(?=\s|$)")
 _NEVER_AN_END: Final = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Mt|Prof|vs|e\.g|i\.e|approx)$")
 _INITIAL: Final = re.compile(r"\b[A-Z]$")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -23,8 +23,8 @@ def squeeze(text: str) -> str:
 def sentence_ends(text: str) -> list[int]:
     """The positions just after each whole sentence of squeezed `text`.
 
-    A sentence ends with `.`, `!`, `?` or `…`, and quotes or brackets that close after it. A full stop after `Mr`, `St`
-    and the like ends nothing; after a single capital letter, only at the end of the text.
+    A sentence ends with `.`, `!` or `?`, and quotes or brackets that close after it. Dots in a row end nothing, and
+    neither does a full stop after `Mr`, `St` and the like, nor one after a single capital letter inside the text.
     """
     ends = []
     for match in _END.finditer(text):

@@ -20,10 +20,10 @@ class Thresholds:
 
     min_words: int = _number(5, "fewer words are too_short")
     max_words: int = _number(300, "more words are flagged too_long", 1)
-    max_repeated_4grams: float = _number(0.20, "largest share of 4-grams that came before", 0, 1)
+    max_repeated_4grams: float = _number(0.25, "largest share of 4-grams that came before", 0, 1)
     max_repeated_sentences: int = _number(0, "sentences said again word by word")
     max_alike_sentences: int = _number(2, "sentences that only vary an earlier one")
-    max_compression: float = _number(2.4, "UTF-8 bytes over zlib's, of any 100 words in a row", 1)
+    max_compression: float = _number(2.7, "UTF-8 bytes over zlib's, of any 100 words in a row", 1)
     compression_min_words: int = _number(40, "shorter captions are not judged by their compression")
     max_stutter: int = _number(3, "the same word in a row", 1)
     min_variety: float = _number(0.55, "distinct words in 50, on average; fewer are flagged low_variety", 0, 1)
@@ -32,7 +32,9 @@ class Thresholds:
     trim_keeps: float = _number(0.5, "share of the characters that must stay for a cut caption to be trimmed", 0, 1)
     open_end_words: int = _number(20, "from so many words on, an open last sentence was cut, whatever the engine says")
     strip_openings: int = _number(1, "1: take stock openings off the cleaned text; 0: only flag them", 0, 1)
-    min_ascii_letters: float = _number(0.9, "share of letters that are ASCII, in English", 0, 1)
+    min_ascii_letters: float = _number(
+        0.9, "share of letters that are ASCII, in English (0.2 less among English function words)", 0, 1
+    )
     min_function_words: float = _number(0.1, "share of function words of English, in 20 words and more", 0, 1)
     max_foreign: float = _number(0.25, "share of words in passages of another language", 0, 1)
     min_logprob: float = _number(-1.0, "mean log-probability below which a caption is flagged uncertain", -math.inf)
