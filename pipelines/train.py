@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.data_arguments import DATA_FILE, add_data_arguments, add_plan_arguments, mixture_of, policy_of
 from schemas.errors import ExitCode, InterruptedJobError, UserError
-from training.config import PRECISIONS, EmaConfig, OptimiserConfig, Recipe, RunConfig
+from training.config import ON_CORRUPT, PRECISIONS, EmaConfig, OptimiserConfig, Recipe, RunConfig
 from training.data.mixture import Source
 from training.data.policy import Policy
 from training.models.config import PIXART_SIZES, PixArtConfig
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         train(options, rank)
     except UserError as error:
-        if rank == 0 or not isinstance(error, InterruptedJobError):
+        if rank == 0 or not error.alike:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
@@ -178,6 +178,12 @@ def parser() -> argparse.ArgumentParser:
     option(run, "micro-batch", int, 32, "most samples a process takes at a time; the rest is accumulated")
     option(run, "threads", int, 8, "threads that read samples, per process")
     option(run, "prefetch", int, 4, "micro-batches read ahead, per process")
+    option(run, "cache", str, "", "local directory for what is read from URLs, shared by the processes of a machine")
+    option(run, "cache-gb", float, 100.0, "most that the cache may hold, in units of 10^9 bytes")
+    run.add_argument(
+        "--on-corrupt", default="stop", choices=ON_CORRUPT, help="damaged samples: stop, or train without them"
+    )
+    option(run, "max-corrupt", int, 100, "with --on-corrupt skip, stop after more than so many damaged samples")
     option(run, "log-every", int, 10, "steps a line of metrics")
     option(run, "save-every", int, 1000, "steps a checkpoint")
     option(run, "keep-checkpoints", int, 3, "newest checkpoints kept")

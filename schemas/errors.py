@@ -22,6 +22,7 @@ class UserError(Exception):
     """Something the user can mend. `str(error)` is one line: what, where, and what to do."""
 
     exit_code: ExitCode = ExitCode.BAD_INPUT
+    alike: bool = False  # whether all processes of a training run raise it together, so that one tells it for all
 
 
 class SchemaError(UserError):
@@ -32,10 +33,17 @@ class DatasetError(UserError):
     """A dataset directory belongs to something else, is incomplete, or cannot be read."""
 
 
+class CorruptSampleError(DatasetError):
+    """A sample that training needs is damaged, or its storage does not answer."""
+
+    alike = True
+
+
 class GuardError(UserError):
     """A guard stopped the job before it could do harm."""
 
     exit_code = ExitCode.STOPPED
+    alike = True
 
 
 class StorageError(UserError):
@@ -46,6 +54,8 @@ class StorageError(UserError):
 
 class InterruptedJobError(UserError):
     """SIGINT or SIGTERM arrived. Nothing partial was published."""
+
+    alike = True
 
     def __init__(self, message: str, exit_code: ExitCode) -> None:
         super().__init__(message)

@@ -53,6 +53,7 @@ class TrainState:
     data_wait: float = 0.0
     skipped: int = 0  # steps skipped for a non-finite gradient so far
     streak: int = 0  # of those, how many in a row up to now
+    corrupt: int = 0  # samples left out so far, because they are damaged
 
 
 @dataclass(frozen=True, slots=True)

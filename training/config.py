@@ -15,6 +15,7 @@ from training.data.policy import Policy
 from training.models.config import PixArtConfig
 
 PRECISIONS: Final = ("bf16", "fp32")
+ON_CORRUPT: Final = ("stop", "skip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,21 @@ class RunConfig:
     save_every: int  # steps
     keep_checkpoints: int
     max_skipped: int  # stop after as many steps in a row with a non-finite gradient
+    on_corrupt: str = "stop"  # what to do about damaged samples: stop, or skip them
+    max_corrupt: int = 100  # stop after more than so many skipped samples
+    cache: str = ""  # local directory for what is read from URLs, shared by the ranks of a machine; empty for none
+    cache_gb: float = 100.0  # most that it may hold, in 10^9 bytes
 
     def __post_init__(self) -> None:
         if "://" in self.out:
             raise UserError(f"--out {self.out} is a URL; checkpoints need a local directory. Copy them afterwards.")
-        counts = ("steps", "micro_batch", "threads", "prefetch", "log_every", "save_every", "keep_checkpoints")
+        if self.on_corrupt not in ON_CORRUPT:
+            raise UserError(f"--on-corrupt {self.on_corrupt} is unknown. Use one of {', '.join(ON_CORRUPT)}.")
+        if self.threads < 0 or self.max_corrupt < 0:
+            raise UserError("--threads and --max-corrupt cannot be negative. Use 0 for none.")
+        if not self.cache_gb > 0:
+            raise UserError(f"--cache-gb {self.cache_gb} holds nothing. Use more, or leave out --cache.")
+        counts = ("steps", "micro_batch", "prefetch", "log_every", "save_every", "keep_checkpoints")
         for name in (*counts, "max_skipped"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small. Use at least 1.")

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -38,6 +38,14 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
+
+    def from_all(self, value: T) -> list[T]:
+        """Every rank's value in order of rank, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return cast(list[T], values)
 
     def on_first(self, act: Callable[[], T]) -> T:
         """Do `act` on rank 0 alone; its result, or the `UserError` or `OSError` that ended it, on every rank.

@@ -9,6 +9,8 @@ One record a line of `metrics.jsonl`:
     grad_norm, lr           of the last
     seconds, data_wait      wall time, and how much of it rank 0's loop stood waiting for a batch
     skipped                 steps skipped for a non-finite gradient, since the run began
+    corrupt                 samples left out because they are damaged, since the run began
+    corrupt_samples         what was wrong with each of those that the record covers
     peak_memory             bytes on rank 0 so far: of the GPU, else of the process
 """
 
@@ -21,7 +23,7 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -46,7 +48,9 @@ class Window:
     def __init__(self, world: World, state: TrainState) -> None:
         self.rows = list(state.rows)  # loss, mse, vb over the global batch, gradient norm: of each settled step
         self.skipped, self.streak, self.longest_streak = state.skipped, state.streak, state.streak
-        self.data_wait = state.data_wait
+        self.data_wait, self.corrupt = state.data_wait, state.corrupt
+        self.faults: list[str] = []  # this rank's, then all ranks' after `share_faults`
+        self._shared = state.corrupt
         self._world = world
         self._started = time.perf_counter() - state.seconds
         self._pending: list[Tensor] = []
@@ -56,9 +60,13 @@ class Window:
         """Wall time since the last line."""
         return time.perf_counter() - self._started
 
-    def add(self, terms: Tensor, norm: Tensor) -> None:
-        """Take in one step: `terms` [3], this rank's part of the means of loss, mse and vb, and the 0-d norm."""
-        self._pending.append(torch.cat([terms, norm[None]]))
+    def add(self, terms: Tensor, norm: Tensor, faults: Sequence[str] = ()) -> None:
+        """Take in one step: `terms` [3], this rank's part of the means of loss, mse and vb, and the 0-d norm.
+
+        `faults` says what was wrong with the samples that this rank left out.
+        """
+        self._pending.append(torch.cat([terms, terms.new_full((1,), len(faults)), norm[None]]))
+        self.faults += faults
 
     def settle(self) -> None:
         """Bring all steps to the host; every rank calls it at the same step."""
@@ -66,16 +74,28 @@ class Window:
             return
         rows = torch.stack(self._pending)
         self._pending.clear()
-        rows[:, :_TERMS] = self._world.total(rows[:, :_TERMS].contiguous())
-        for row in rows.tolist():
-            self.rows.append(tuple(row))
-            self.streak = 0 if math.isfinite(row[_TERMS]) else self.streak + 1
+        rows[:, :-1] = self._world.total(rows[:, :-1].contiguous())
+        for *terms, corrupt, norm in rows.tolist():
+            self.rows.append((*terms, norm))
+            self.corrupt += int(corrupt)
+            self.streak = 0 if math.isfinite(norm) else self.streak + 1
             self.skipped += self.streak > 0
             self.longest_streak = max(self.longest_streak, self.streak)
+
+    def share_faults(self) -> list[str]:
+        """What was wrong with all samples left out since the last line, on every rank, which all call it when settled.
+
+        The ranks speak to each other only if there is something to tell.
+        """
+        if self.corrupt > self._shared:
+            self.faults = sorted(fault for faults in self._world.from_all(self.faults) for fault in faults)
+            self._shared = self.corrupt
+        return self.faults
 
     def restart(self) -> None:
         """Begin a new line."""
         self.rows.clear()
+        self.faults = []
         self.longest_streak = self.streak
         self.data_wait, self._started = 0.0, time.perf_counter()
 
@@ -93,6 +113,8 @@ class Window:
             "seconds": self.seconds,
             "data_wait": self.data_wait,
             "skipped": self.skipped,
+            "corrupt": self.corrupt,
+            "corrupt_samples": self.faults,
             "peak_memory": _peak_memory(self._world.device),
         }
 
@@ -139,7 +161,8 @@ def line(record: dict[str, Any], steps: int) -> str:
         f"data wait {record['data_wait'] / record['seconds']:.1%}",
         f"ETA {_duration((steps - record['step']) * seconds_a_step)}",
     ]
-    return "  ".join(parts + [f"SKIPPED {record['skipped']}"] * bool(record["skipped"]))
+    parts += [f"{name.upper()} {record[name]}" for name in ("skipped", "corrupt") if record[name]]
+    return "  ".join(parts)
 
 
 def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
@@ -179,6 +202,7 @@ class RunSummary:
     steps: int
     images_seen: int
     skipped_steps: int
+    corrupt_samples: int
     first_loss: float | None  # mean of the first 10 steps
     last_loss: float | None  # mean of the last 10
     seconds: float  # in steps and checkpoints that count: without start-up, and what a kill undid
@@ -206,6 +230,7 @@ def summarise(run: Path) -> RunSummary:
         steps=record["step"],
         images_seen=record["images"],
         skipped_steps=record["skipped"],
+        corrupt_samples=record["corrupt"],
         first_loss=_mean(first),
         last_loss=_mean(last),
         seconds=seconds,
@@ -221,6 +246,7 @@ def table(summary: RunSummary) -> str:
         ("steps", f"{summary.steps:,}"),
         ("images seen", f"{summary.images_seen:,}"),
         ("skipped steps", f"{summary.skipped_steps:,}"),
+        ("corrupt samples", f"{summary.corrupt_samples:,}"),
         (f"loss, first {_ENDS} steps", _number(summary.first_loss)),
         (f"loss, last {_ENDS} steps", _number(summary.last_loss)),
         ("time in steps", _duration(summary.seconds)),

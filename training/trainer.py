@@ -9,7 +9,8 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,27 +20,29 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from schemas.dataset import DATASET_FILE
-from schemas.errors import GuardError, UserError
+from schemas.errors import CorruptSampleError, GuardError, UserError
 from schemas.record import from_json, to_json
 from training import checkpoint as ckpt
 from training.config import Recipe, RunConfig
+from training.data.cache import Cache
 from training.data.collate import Features
 from training.data.draws import Batch, draw
 from training.data.manifest import Manifest
 from training.data.plan import Plan, PlanState, accumulation_of, require_shares
 from training.data.prefetch import Prefetcher, Share, micro_batches
-from training.data.reader import Reader
+from training.data.reader import Fault, Reader
 from training.diffusion.loss import diffusion_loss
 from training.diffusion.schedule import Schedule, add_noise
 from training.distributed import World, join_world
 from training.ema import Ema
-from training.metrics import SUMMARY, MetricsLog, RunSummary, Window, line, summarise
+from training.metrics import METRICS, SUMMARY, MetricsLog, RunSummary, Window, line, summarise
 from training.models.pixart import PixArt
 from training.optimiser import Optimiser, learning_rate
 from training.stopping import StopSignals, interrupted
 from training.weights import load_weights, save_weights
 
 CONFIG: Final = "config.json"
+_STOP: Final = 1000  # beyond all numbers of signals
 Say = Callable[[str], None]
 
 
@@ -47,8 +50,9 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
     """Train, or go on training, in the run directory `config.out`; the summary of the whole run.
 
     Under torchrun every rank calls this. `say` gets the lines for people, on rank 0 only. Raises `UserError` for a run
-    directory of another recipe, `InterruptedJobError` after a signal (the run is saved first), `GuardError` after
-    `max_skipped` skipped steps in a row, `DatasetError` for damaged data, `StorageError` where a disk refuses.
+    directory of another recipe, `InterruptedJobError` after a signal and `CorruptSampleError` for a damaged sample (the
+    run is saved first), `GuardError` after `max_skipped` skipped steps in a row or more than `max_corrupt` damaged
+    samples, `StorageError` where a disk refuses.
     """
     world = join_world(config.device)
     run = Path(config.out)
@@ -76,6 +80,15 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
     if stopped_by:
         raise interrupted(stopped_by, summary.steps)
     return summary
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Accumulated:
+    """What a rank has done of a step before its gradients are applied."""
+
+    terms: Tensor  # [3] its part of the mean loss, mse and vb over the global batch
+    samples: int  # of the global batch
+    faults: tuple[Fault, ...]  # what this rank could not read
 
 
 class Training:
@@ -119,14 +132,17 @@ class Training:
             stream = iter(batches)
             while step < config.steps:
                 try:
-                    images += self._step(step, model, stream, window)
+                    done = self._accumulate(model, stream, window)
+                    asked = world.largest(_STOP if self._stops(done.faults) else signals.received)
+                    if asked == _STOP:
+                        self._stop(done.faults, self.plan.state(step, images), step > state.plan.step, window, log)
+                    self._step(step, done, window)
                 except torch.OutOfMemoryError:
                     raise UserError(
                         f"GPU memory does not hold the model and {config.micro_batch} samples at a time. Lower "
                         f"--micro-batch; the rest is accumulated and the result stays the same."
                     ) from None
-                step += 1
-                asked = world.largest(signals.received)
+                step, images = step + 1, images + done.samples
                 ends = step == config.steps or asked
                 if step % config.log_every == 0 or ends:
                     self._log(step, images, window, log, say)
@@ -136,23 +152,37 @@ class Training:
                     return asked
         return 0
 
-    def _step(self, step: int, model: nn.Module, stream: Iterator[Features], window: Window) -> int:
-        """Train on one global batch; how many samples it has."""
-        terms, images = self._accumulate(model, stream, window)
+    def _stops(self, faults: Sequence[Fault]) -> bool:
+        """Whether samples that could not be read end the run. Storage that does not answer always does."""
+        return any(self._config.on_corrupt == "stop" or not fault.damaged for fault in faults)
+
+    def _stop(
+        self, faults: Sequence[Fault], plan: PlanState, unsaved: bool, window: Window, log: MetricsLog | None
+    ) -> None:
+        """End the run on every rank before the step whose samples cannot be read; what was done is saved."""
+        if unsaved:
+            self._save(plan, window, log)
+        found = [fault for rank in self._world.from_all(tuple(faults)) for fault in rank]
+        more = f" {len(found) - 1} more samples of this step cannot be read." if len(found) > 1 else ""
+        skip = " Or train without damaged samples: --on-corrupt skip." if all(fault.damaged for fault in found) else ""
+        raise CorruptSampleError(f"stopped before step {plan.step + 1}: {found[0].message}{more}{skip}")
+
+    def _step(self, step: int, done: "_Accumulated", window: Window) -> None:
+        """Apply the gradients of one global batch."""
         norm = self._optimiser.step(step)
         self._ema.update(step, norm.isfinite())
-        window.add(terms, norm)
-        return images
+        window.add(done.terms, norm, [fault.message for fault in done.faults])
 
-    def _accumulate(self, model: nn.Module, stream: Iterator[Features], window: Window) -> tuple[Tensor, int]:
+    def _accumulate(self, model: nn.Module, stream: Iterator[Features], window: Window) -> "_Accumulated":
         """Forward and backward over this rank's part of a global batch.
 
-        Returns its part of the mean loss, mse and vb, [3], and how many samples the global batch has.
+        A sample that could not be read adds nothing, and the sum over the others is divided as if it were there.
         """
-        terms = torch.zeros(3, device=self._world.device)
+        terms, faults = torch.zeros(3, device=self._world.device), list[Fault]()
         for micro_step in itertools.count():
             asked = time.perf_counter()
             features = next(stream)
+            faults += features.faults
             window.data_wait += time.perf_counter() - asked
             last = accumulation_of(features.whole, self._config.micro_batch, self._world.size) - 1
             batch = draw(features, self._manifest.facts, self._recipe.seed, self._schedule.timesteps)
@@ -165,7 +195,7 @@ class Training:
             terms += loss.detach()
             if micro_step == last:
                 break
-        return terms, features.whole
+        return _Accumulated(terms, features.whole, tuple(faults))
 
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Loss, mse and vb, each summed over the samples of `batch` by their weights: [3]."""
@@ -177,6 +207,8 @@ class Training:
 
     def _log(self, step: int, images: int, window: Window, log: MetricsLog | None, say: Say) -> None:
         window.settle()
+        for fault in window.share_faults():
+            say(f"left out: {fault}")
         self._guard(step, window)
         if log is not None:
             record = window.record(step, images, learning_rate(self._recipe.optimiser, step - 1))
@@ -189,6 +221,12 @@ class Training:
             raise GuardError(
                 f"{window.longest_streak} steps in a row up to step {step} had a gradient that is not finite, and were "
                 f"skipped. Lower --lr or look at the data; the last checkpoint is in {self._run}."
+            )
+
+        if window.corrupt > self._config.max_corrupt:
+            raise GuardError(
+                f"{window.corrupt} damaged samples were left out up to step {step}, more than --max-corrupt "
+                f"{self._config.max_corrupt} allows. Make them again, see {self._run / METRICS}; or allow more."
             )
 
     def _save(self, plan: PlanState, window: Window, log: MetricsLog | None) -> None:
@@ -206,6 +244,7 @@ class Training:
             data_wait=window.data_wait,
             skipped=window.skipped,
             streak=window.streak,
+            corrupt=window.corrupt,
         )
         folder = ckpt.commit(self._run, plan.step, self._config.keep_checkpoints, lambda at: self._write(at, state))
         ckpt.publish_weights(self._run, folder)
@@ -244,7 +283,8 @@ class Training:
         config = self._config
         share = Share(self._world.rank, self._world.size, config.micro_batch)
         work = micro_batches(self.plan, share, steps)
-        reader = Reader(self._manifest)
+        cache = Cache(Path(config.cache), int(config.cache_gb * 1e9)) if config.cache else None
+        reader = Reader(self._manifest, cache)
         return Prefetcher(self._manifest, reader, work, config.threads, config.prefetch, self._world.device)
 
     def _header(self, step: int) -> str:

@@ -106,6 +106,20 @@ def test_the_summary_compares_the_first_ten_steps_with_the_last_ten(tmp_path: Pa
     assert "loss, first 10 steps" in table(summary)
 
 
+def test_damaged_samples_are_counted_over_all_that_came_before_and_named_until_the_next_line() -> None:
+    filled = window(TrainState(PlanState("d", "p", 0, 2, 8), corrupt=3))
+    filled.add(torch.ones(3), torch.tensor(1.0), ["b is damaged", "a is damaged"])
+    filled.settle()
+    assert filled.share_faults() == ["a is damaged", "b is damaged"]
+    record = filled.record(3, 12, 0.1)
+    assert (record["corrupt"], record["corrupt_samples"]) == (5, ["a is damaged", "b is damaged"])
+    assert "CORRUPT 5" in line(record, 100)
+    filled.restart()
+    fill(filled, [1.0])
+    assert filled.share_faults() == []
+    assert filled.record(4, 16, 0.1)["corrupt"] == 5
+
+
 def test_the_line_for_people_says_what_was_skipped_and_what_is_not_finite() -> None:
     filled = window()
     fill(filled, [NAN, NAN], [NAN, NAN])

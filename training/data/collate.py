@@ -90,7 +90,8 @@ class Draft:
         faults += [(kept, fault) for fault in self._reader.read_text(uses.rows[kept], uses.variants[kept], bodies)]
         for i in part.tolist():
             text[i, self._text_bytes[i] :] = 0
-        return [Fault(int(among[fault.at]), fault.message, fault.damaged) for among, fault in faults]
+        found = [Fault(int(among[fault.at]), fault.message, fault.damaged) for among, fault in faults]
+        return list({fault.at: fault for fault in reversed(found)}.values())  # one a sample
 
     def finish(self, faults: Sequence[Fault], device: torch.device) -> Features:
         """The micro-batch on `device`, once all of it was read. On the CPU it lies in the slot."""
