@@ -107,6 +107,7 @@ class RayExecutor:
         self._retries: deque[Unit] = deque()
         self._tries: Counter[str] = Counter()
         self._loading_deaths = 0
+        self._exhausted = False
         self._processes: list[psutil.Process] = []  # the workers of this machine
 
     @property
@@ -124,7 +125,7 @@ class RayExecutor:
             self._start()
             for _ in range(len(self._retries)):
                 self._add_actor(stage, target)
-            while self._slots:
+            while self._slots and not self._all_done():
                 done, _ = ray.wait(list(self._slots), num_returns=1, timeout=_POLL_SECONDS)
                 for reference in done:
                     yield from self._settle(reference, stage, target, source)
@@ -211,7 +212,16 @@ class RayExecutor:
             self._slots[slot.actor.run.remote(upcoming, attempt)] = slot
 
     def _next(self, source: Iterator[Unit]) -> Unit | None:
-        return self._retries.popleft() if self._retries else next(source, None)
+        if self._retries:
+            return self._retries.popleft()
+        upcoming = next(source, None)
+        self._exhausted = upcoming is None
+        return upcoming
+
+    def _all_done(self) -> bool:
+        """Whether no unit is left for the slots that there are. Where a node is gone for good, a replacement may wait
+        for a place for ever while the others do its work."""
+        return self._exhausted and not self._retries and all(slot.unit is None for slot in self._slots.values())
 
     def _may_retry(self, unit: Unit) -> bool:
         self._tries[unit.name] += 1

@@ -43,6 +43,9 @@ COPIES = TableSchema(
 )
 
 
+_SLEEPS = {"doze": 6.0, "sleep": 30.0}
+
+
 @dataclass(frozen=True, slots=True)
 class CopyStage:
     """Copies text with a suffix. `trouble` is by key; a kind with `:times` wears off, which `marks` remembers."""
@@ -106,8 +109,8 @@ class CopyWorker:
             raise UserError(f"{key}: the server is down. Start it.")
         if kind == "exit":
             os._exit(9)
-        if kind == "sleep":
-            time.sleep(30)
+        if kind in _SLEEPS:
+            time.sleep(_SLEEPS[kind])
         if kind == "swallow":
             try:
                 time.sleep(30)
