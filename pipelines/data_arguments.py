@@ -55,8 +55,8 @@ def add_data_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_plan_arguments(command: argparse.ArgumentParser, title: str) -> None:
-    """How samples are put together."""
+def add_plan_arguments(command: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """How samples are put together; the group of these arguments."""
     plan = command.add_argument_group(title)
     plan.add_argument(
         "--global-batch", type=int, metavar="INT", help=f"samples a step, over all processes (default {_GLOBAL_BATCH})"
@@ -85,6 +85,7 @@ def add_plan_arguments(command: argparse.ArgumentParser, title: str) -> None:
         help="of captions replaced by the empty one, for guidance (default 0.1)",
     )
     plan.add_argument("--seed", type=int, default=0, metavar="INT", help="of everything random (default 0)")
+    return plan
 
 
 def mixture_of(options: argparse.Namespace) -> tuple[tuple[Source, ...], tuple[Share, ...]]:

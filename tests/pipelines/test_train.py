@@ -124,6 +124,9 @@ def test_the_resolution_is_that_of_the_bucket_table(buckets: tuple[tuple[int, in
         (("--lr", "nan"), "--lr nan is no learning rate"),
         (("--weight-decay", "-1"), "--weight-decay -1.0"),
         (("--seed", str(2**64)), "--seed"),
+        (("--tokens-per-batch", "900"), "two ways to say"),
+        (("--shuffle-window", "-1"), "--shuffle-window -1 is negative"),
+        (("--text", "/nowhere=0"), "must be above 0"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(
@@ -199,6 +202,48 @@ def test_another_recipe_in_the_same_directory_is_refused(
     capsys.readouterr()
     assert main(arguments(features, tmp_path / "run", "--seed", "5", "--clip", "0.5")) == ExitCode.BAD_INPUT
     assert "seed was 0, now 5; optimiser.clip was 1.0, now 0.5" in capsys.readouterr().err
+
+
+def test_another_policy_or_mixture_in_the_same_directory_is_refused(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = write_features()
+    assert main(arguments(features, tmp_path / "run", "--steps", "1")) == ExitCode.OK
+    assert "batches of 8 samples; shuffled as a whole; 0.1 of captions dropped" in capsys.readouterr().err
+    for more, said in (
+        (("--shuffle-window", "64"), "policy.shuffle_window was 0, now 64"),
+        (("--caption-drop", "0.2"), "policy.caption_drop was 0.1, now 0.2"),
+        (("--text", f"{features.text}=3"), "policy.datasets.0.captions was (1.0,), now (1.0, 3.0)"),
+    ):
+        assert main(arguments(features, tmp_path / "run", *more)) == ExitCode.BAD_INPUT
+        assert said in capsys.readouterr().err
+
+
+def test_a_mixture_with_a_token_budget_trains_alike_on_three_ranks_and_goes_on_with_one(
+    write_features: Write, tmp_path: Path
+) -> None:
+    one = write_features(folder="one", buckets={(64, 64): 12, (32, 96): 9})
+    two = write_features(folder="two", seed=4, buckets={(64, 64): 10}, without_text=(3,))
+    for name in ("null.text.npy", "dataset.json"):  # both of one T5
+        (two.text / name).write_bytes((one.text / name).read_bytes())
+    (tmp_path / "mixture.toml").write_text(
+        '[[dataset]]\nname = "a"\nlatents = "one/latents"\ntext = "one/text"\n'
+        '[[dataset]]\nname = "b"\nlatents = "two/latents"\ntext = "two/text"\nweight = 0.5\n'
+    )
+    data = ["--data", str(tmp_path / "mixture.toml"), "--max-unmatched", "0.1", "--shuffle-window", "16"]
+    recipe = ["--model", "tiny/2", "--tokens-per-batch", "200", "--lr", "1e-3", "--warmup", "2", "--clip", "1"]
+    command = [*data, *recipe, "--device", "cpu", "--log-every", "2", "--save-every", "3", "--micro-batch", "2"]
+    assert main([*command, "--steps", "6", "--out", str(tmp_path / "one-rank")]) == ExitCode.OK
+    said = on_three_ranks([*command, "--steps", "4", "--out", str(tmp_path / "three")])
+    assert "samples over 3 ranks" in said
+    assert main([*command, "--steps", "6", "--out", str(tmp_path / "three")]) == ExitCode.OK
+    assert step_losses(tmp_path / "three") == pytest.approx(step_losses(tmp_path / "one-rank"), rel=1e-5)
+    states = [
+        json.loads((p / "checkpoints" / "step-00000006" / "state.json").read_text())["plan"]
+        for p in (tmp_path / "three", tmp_path / "one-rank")
+    ]
+    assert states[0] == states[1]
+    assert len(json.dumps(states[0])) < 300
 
 
 def test_a_run_stopped_by_a_signal_ends_with_its_exit_code_and_goes_on(write_features: Write, tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def compiled(sources: Sequence[OpenSource], name: str, cache: Path | None) -> Co
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache / f"{name}.lock"):
-            if not (cache / name / _ABOUT).is_file():
+            if not _is_whole(cache / name):
+                shutil.rmtree(cache / name, ignore_errors=True)
                 _make_room(cache)
                 with tempfile.TemporaryDirectory(prefix=f"{name}.", suffix=".partial", dir=cache) as folder:
                     _compile(sources, Path(folder) / name)
@@ -185,6 +186,19 @@ def _compile(sources: Sequence[OpenSource], folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the files of a compiled mixture are there at their sizes."""
+    if not (folder / _ABOUT).is_file():
+        return False
+    about = from_json(About, (folder / _ABOUT).read_text(), str(folder / _ABOUT))
+    record = row_type(len(about.text), about.flipped is not None).itemsize
+    sizes = {_ROWS: record, _TOKENS: 2 * len(about.text), _MEMBERS: 4}
+    files = [folder / name for name in (*sizes, _NAMES, _NULL)]
+    if not all(path.is_file() for path in files):
+        return False
+    return all((folder / name).stat().st_size == size * about.starts[-1] for name, size in sizes.items())
 
 
 def _load(folder: Path) -> Compiled:

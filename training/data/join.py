@@ -122,7 +122,7 @@ def join_shard(source: OpenSource, group: ShardGroup) -> Joined:
         ),
         without_text=[_shown(name) for name in without_text],
         without_latents=[_shown(name) for name in without_latents],
-        found=len(base) + len(without_latents),
+        found=len(base) + len(without_latents) if source.selection is not None else 0,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.errors import DatasetError
@@ -82,6 +83,15 @@ class Manifest:
     def name(self, row: int) -> str:
         """SHARD/KEY of a row, for messages."""
         return f"{self.shard[row].as_py()}/{self.key[row].as_py()}"
+
+    def rows_of(self, name: str) -> list[int]:
+        """The rows of SHARD/KEY, one a dataset of the mixture that has it. Raises `DatasetError` if there is none."""
+        shard, _, key = name.partition("/")
+        rows = pc.and_(pc.equal(self.shard, shard), pc.equal(self.key, key))
+        found = np.flatnonzero(rows.to_numpy(zero_copy_only=False))
+        if not len(found):
+            raise DatasetError(f"{name}: no such sample, or it lacks latents or text. Give SHARD/KEY of another.")
+        return found.tolist()
 
     def population(self) -> Population:
         """What the plan needs of it."""

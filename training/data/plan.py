@@ -191,22 +191,44 @@ class Plan:
     def batch(self, step: int) -> GlobalBatch:
         """The global batch of `step`. Cheap while steps stay within a block."""
         block = self._find_block(step)
-        order = Bijection(f"batches:{self._name}:{block.number}", sum(block.counts))
-        place = int(order(np.array([step - block.step]))[0])
+        place = int(self._order(block)(np.array([step - block.step]))[0])
         ends = list(accumulate(block.counts))
         which = bisect.bisect_right(ends, place)
         index = block.firsts[which] + place - (ends[which] - block.counts[which])
         return self._form(self._buckets[which], index, block.number)
+
+    def find(self, row: int, epoch: int) -> list[int]:
+        """The steps that take the uses of `row` that `epoch` draws; what is carried over comes in a later epoch."""
+        bucket = next(s.bucket for s in self._population.strata if self._population.holds(s, row))
+        blocks = range(epoch * self.blocks, (epoch + 1) * self.blocks)
+        uses = (self._uses(bucket, block) for block in blocks)
+        places = [before for block in uses for before in block.before[block.rows == row].tolist()]
+        return sorted({self._step_of(bucket, place // self._measure.limit(bucket), epoch) for place in places})
+
+    def _step_of(self, bucket: int, index: int, epoch: int) -> int:
+        """The step of batch number `index` of `bucket`, which is not complete before `epoch`."""
+        number = self._buckets.index(bucket)
+        while self._finished((epoch + 1) * self.blocks)[number] <= index:
+            epoch += 1
+        span = range(epoch * self.blocks, (epoch + 1) * self.blocks)
+        block = self._block_at(span[bisect.bisect_right(span, index, key=lambda b: self._finished(b)[number]) - 1])
+        place = sum(block.counts[:number]) + index - block.firsts[number]
+        return block.step + int(np.flatnonzero(self._order(block)(np.arange(sum(block.counts))) == place)[0])
 
     def _find_block(self, step: int) -> _Block:
         if not self._block.step <= step < self._block.step + sum(self._block.counts):
             epoch = self.epoch_of(step)
             span = range(epoch * self.blocks, (epoch + 1) * self.blocks)
             number = span[bisect.bisect_right(span, step, key=lambda block: sum(self._finished(block))) - 1]
-            firsts, ends = self._finished(number), self._finished(number + 1)
-            counts = tuple(end - first for first, end in zip(firsts, ends, strict=True))
-            self._block = _Block(number, sum(firsts), firsts, counts)
+            self._block = self._block_at(number)
         return self._block
+
+    def _block_at(self, number: int) -> _Block:
+        firsts, ends = self._finished(number), self._finished(number + 1)
+        return _Block(number, sum(firsts), firsts, tuple(end - first for first, end in zip(firsts, ends, strict=True)))
+
+    def _order(self, block: _Block) -> Bijection:
+        return Bijection(f"batches:{self._name}:{block.number}", sum(block.counts))
 
     def _count_finished(self, block: int) -> tuple[int, ...]:
         """How many batches of each bucket are complete before `block`."""

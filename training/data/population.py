@@ -39,6 +39,12 @@ class Population:
         """The dataset of each row."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
+    def holds(self, stratum: Stratum, row: int) -> bool:
+        """Whether `row` is in `stratum`."""
+        members = self.members[stratum.first : stratum.first + stratum.size]
+        place = int(np.searchsorted(members, row))
+        return place < len(members) and int(members[place]) == row
+
 
 def grouped(bucket: NDArray[np.integer], starts: Sequence[int]) -> tuple[NDArray[np.int32], tuple[Stratum, ...]]:
     """Members and strata of rows whose buckets are `bucket` [N] and whose datasets begin at `starts`."""

@@ -149,6 +149,17 @@ def test_the_plan_of_an_epoch_is_a_pure_function(make_population: Make, data: st
     assert [made.epoch_of(start + i) for i in range(len(once))] == [epoch] * len(once)
 
 
+@settings(max_examples=30)
+@given(data=st.data(), epoch=st.integers(0, 3))
+def test_the_steps_that_hold_a_sample_are_found(make_population: Make, data: st.DataObject, epoch: int) -> None:
+    made, population = data.draw(plans(make_population))
+    row = data.draw(st.integers(0, len(population) - 1))
+    every = sorted({step for e in range(epoch + 1) for step in made.find(row, e)})
+    held = [step for step in range(made.steps_before(epoch + 1)) if row in made.batch(step).rows]
+    assert held == [step for step in every if step < made.steps_before(epoch + 1)]
+    assert all(row in made.batch(step).rows for step in every)
+
+
 def ranks(made: Plan, world: int, micro_batch: int, steps: range) -> Iterator[list[Use]]:
     """The global batches, put together again from what each rank takes."""
     shares = [micro_batches(made, RankShare(rank, world, micro_batch), steps) for rank in range(world)]
