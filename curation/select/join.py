@@ -124,9 +124,9 @@ def _ids(part: pa.Table, table: InputTable) -> Any:
     names = [_text(part[name]) for name in ("shard", "key") if name in part.column_names]
     if any(column.null_count for column in names):
         raise UserError(f"--table {table.name}: a row has no {' or no '.join(part.column_names[: len(names)])}.")
-    return (
-        pc.binary_join_element_wise(*names, pa.scalar(_SEPARATOR, pa.large_string())) if len(names) == 2 else names[0]
-    )
+    if len(names) == 1:
+        return names[0]
+    return pc.binary_join_element_wise(*names, pa.scalar(_SEPARATOR, pa.large_string()))
 
 
 def _text(column: Any) -> Any:
@@ -150,8 +150,10 @@ def _concat(parts: Sequence[Any]) -> Any:
 def _words(column: Any, one: ColumnId) -> tuple[npt.NDArray[np.int32], Any]:
     if not pa.types.is_list(column.type) or not pa.types.is_string(column.type.value_type):
         raise UserError(f"{one}: is {column.type}, expected lists of strings such as nouns.distinct.")
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int32)
-    return lengths, pc.dictionary_encode(pc.list_flatten(column).combine_chunks())
+    words = pc.list_flatten(column).combine_chunks()
+    if words.null_count:
+        raise UserError(f"{one}: a list has a null among its words. Leave it out there.")
+    return pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int32), pc.dictionary_encode(words)
 
 
 def _sorted_union(parts: Sequence[Any]) -> Any:

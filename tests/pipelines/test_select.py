@@ -17,7 +17,7 @@ from dataset_files import data_of
 from PIL import Image
 
 from curation.demo.models import make_tiny_models
-from pipelines import caption, latents, measure, nouns, select, text
+from pipelines import caption, latents, measure, nouns, select, text, verify
 from pipelines.command import run
 from schemas.reading import open_dataset
 from schemas.selection import read_selection
@@ -195,6 +195,7 @@ def test_pictures_are_measured_captioned_counted_selected_and_encoded(
     embed = ["--captions", made("captions"), "--t5", str(models["t5"]), "--column", "raw_caption"]
     assert text.main([*embed, "--out", made("text"), "--select", chosen]) == 0
     assert samples_of(made("text"), TEXT_INDEX, "index") == KEPT
+    assert verify.main([made("latents"), made("text"), "--captions", made("captions")]) == 0
     assert caption.main([*shards, *model, "--out", made("some-captions"), "--select", chosen]) == 0
     assert samples_of(made("some-captions"), CAPTIONS) == KEPT
     assert measure.main([*shards, "--out", made("some-measures"), "--select", chosen]) == 0

@@ -187,6 +187,18 @@ def test_a_caption_column_that_was_not_counted_is_named(write_nouns: Any) -> Non
         open_tables([write_nouns({"s0": {"a": ["barn"]}})], "generated")
 
 
+def test_units_and_lists_without_anything_do_no_harm(write_measures: Any, write_nouns: Any, write_file: Any) -> None:
+    measures = write_measures({"s0": [], "s1": [{"key": "a"}, {"key": "b"}], "s2": []})
+    nouns = write_nouns({"s0": {}, "s1": {"a": ["barn"], "b": []}, "s2": {}})
+    page = "[[filter]]\ncolumn = 'distinct'\ncap = 3\n" + ranges(width=1)
+    assert chosen(run(page, measures, nouns)) == ["s1/a"]
+    nothing = run(page, write_measures({"s0": []}, "none"), write_nouns({"s0": {}}, "no-nouns"))
+    assert (nothing.samples, nothing.selected) == (0, 0)
+    lists = write_file({"key": ["a", "b"], "words": [["x", None], []]}, "lists")
+    with pytest.raises(UserError, match="a list has a null among its words"):
+        run("[[filter]]\ncolumn = 'words'\ncap = 3", measures, lists)
+
+
 def test_nothing_left_is_no_selection(write_measures: Any) -> None:
     outcome = run(ranges(width=9999), write_measures({"s0": [{"key": "a"}]}))
     with pytest.raises(UserError, match="nothing of 1 samples is left"):
