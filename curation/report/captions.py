@@ -1,6 +1,7 @@
-"""What one pass over a captions dataset tells: statuses, lengths, examples, and which samples to show."""
+"""What one pass over a captions dataset tells: statuses, lengths, repetition, examples, and which samples to show."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -9,32 +10,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.report.balance import Balance, Example, LossTally
+from curation.report.chosen import CAPTION_COLUMNS, ChosenSample, Floats, Nearest
+from curation.report.edges import Edge, EdgePass, Threshold, in_words, measured
 from curation.report.histogram import Distribution, Histogram
-from curation.report.samples import sample_ids
+from curation.report.joined import JoinedMeasures
+from curation.report.outliers import Outliers, find_outliers
+from curation.report.samples import SampleIds, sample_ids
+from curation.report.shard_tallies import ShardTallies
+from curation.report.worst import Worst, WorstPass
 from schemas.errors import DatasetError
 from schemas.reading import Dataset
 from schemas.status import USABLE_STATUSES
 from schemas.tables import CAPTIONS
 
-_COLUMNS: Final = [
-    *("key", "shard", "raw_caption", "generated", "caption", "status", "flags", "finish_reason", "n_tokens"),
-    "n_t5_tokens",
-]
+HUNDREDTHS: Final = 100
+"""`repetition` and `compression` are counted in hundredths, rounded down."""
+
+RANDOM_SAMPLES: Final = 24
+
 _WORD: Final = r"\S+"
 _EXAMPLE_CHARACTERS: Final = 160
+_LARGEST_COMPRESSION: Final = 100.0
 _USABLE: Final = pa.array(sorted(USABLE_STATUSES))
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenSample:
-    """A sample to show: the row of the captions dataset that tells about it."""
-
-    shard: str
-    key: str
-    raw_caption: str | None
-    generated: str
-    caption: str
-    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,8 @@ class CaptionNumbers:
     """Statistics of a captions dataset. Words are runs of characters that are no white space.
 
     `raw_words` is over rows with a raw caption; `words` and `t5_tokens` over the cleaned captions of usable rows;
-    `tokens` over all rows. `t5_unknown` counts usable rows without a T5 count.
+    `tokens`, `repetition` (share of repeated 4-grams) and `compression` over all rows that have them, the last two in
+    hundredths. `t5_unknown` counts usable rows without a T5 count.
     """
 
     rows: int
@@ -56,14 +54,24 @@ class CaptionNumbers:
     tokens: Distribution | None
     t5_tokens: Distribution | None
     t5_unknown: int
-    chosen: tuple[ChosenSample, ...]
+    repetition: Distribution | None
+    compression: Distribution | None
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionFindings:
+    """All that one pass gives: the numbers, the balance readable = usable + not, samples to show, odd shards."""
+
+    numbers: CaptionNumbers
+    usable: Balance
+    random: tuple[ChosenSample, ...]
+    worst: Worst
+    edges: tuple[Edge, ...]
+    outliers: Outliers
 
 
 @dataclass(slots=True)
-class _Pass:
-    """What is gathered while the tables of the units go by."""
-
-    picked: int
+class _Numbers:
     rows: int = 0
     with_raw: int = 0
     t5_unknown: int = 0
@@ -74,14 +82,12 @@ class _Pass:
     words: Histogram = field(default_factory=Histogram)
     tokens: Histogram = field(default_factory=Histogram)
     t5_tokens: Histogram = field(default_factory=Histogram)
-    unusable: LossTally = field(default_factory=LossTally)
-    lowest: list[tuple[int, ChosenSample]] = field(default_factory=list)
+    repetition: Histogram = field(default_factory=Histogram)
+    compression: Histogram = field(default_factory=Histogram)
 
     def add(self, table: Any) -> None:
-        """Count one unit's table."""
         self.rows += table.num_rows
-        statuses = _counts(table["status"])
-        self.statuses.update(statuses)
+        self.statuses.update(_counts(table["status"]))
         self.flags.update(_counts(pc.list_flatten(table["flags"])))
         self.finish_reasons.update(_counts(table["finish_reason"]))
         self.tokens.add(table["n_tokens"].to_numpy())
@@ -93,62 +99,76 @@ class _Pass:
         t5 = usable["n_t5_tokens"].drop_null()
         self.t5_unknown += usable.num_rows - len(t5)
         self.t5_tokens.add(t5.to_numpy())
-        self._show_unusable(table, statuses)
-        self._pick(table)
+        self.repetition.add(_hundredths(table["repeated_4grams"]))
+        self.compression.add(_hundredths(table["compression"]))
 
-    def _show_unusable(self, table: Any, statuses: dict[str, int]) -> None:
-        for status, rows in statuses.items():
-            if status in USABLE_STATUSES:
-                continue
-            self.unusable.add(status, rows)
-            if self.unusable.wanted(status):
-                for row in table.filter(pc.equal(table["status"], status)).slice(0, 5).to_pylist():
-                    detail = _shortened(row["generated"])
-                    self.unusable.show(status, Example(row["shard"], row["key"], detail))
-
-    def _pick(self, table: Any) -> None:
-        """Keep the samples with the lowest ids seen so far."""
-        ids = sample_ids(table)
-        few = np.argsort(ids, kind="stable")[: self.picked]
-        if len(self.lowest) == self.picked:
-            few = few[ids[few] < self.lowest[-1][0]]
-        names = ["shard", "key", "raw_caption", "generated", "caption", "status"]
-        rows = table.select(names).take(few).to_pylist()
-        found = [(int(ids[i]), ChosenSample(**row)) for i, row in zip(few, rows, strict=True)]
-        self.lowest = sorted([*self.lowest, *found], key=lambda pair: pair[0])[: self.picked]
+    def numbers(self) -> CaptionNumbers:
+        return CaptionNumbers(
+            rows=self.rows,
+            usable=sum(self.statuses[status] for status in USABLE_STATUSES),
+            with_raw=self.with_raw,
+            statuses=_ranked(self.statuses),
+            flags=_ranked(self.flags),
+            finish_reasons=_ranked(self.finish_reasons),
+            raw_words=self.raw_words.distribution(),
+            words=self.words.distribution(),
+            tokens=self.tokens.distribution(),
+            t5_tokens=self.t5_tokens.distribution(),
+            t5_unknown=self.t5_unknown,
+            repetition=self.repetition.distribution(),
+            compression=self.compression.distribution(),
+        )
 
 
-def read_captions(dataset: Dataset, pictures: int) -> tuple[CaptionNumbers, Balance]:
-    """The statistics of `dataset`, with `pictures` samples chosen to be shown, and its balance readable = usable + not.
+def read_captions(dataset: Dataset, thresholds: Sequence[Threshold], join: JoinedMeasures) -> CaptionFindings:
+    """The findings of `dataset`, one unit in memory at a time; `join` knows the measures that other datasets hold.
 
-    The choice is by the lowest hash of shard and key: the same for the same samples, however they are cut into units.
     Raises `DatasetError` if the tables hold other rows than the ledger says.
     """
-    seen = _Pass(pictures)
-    for table in dataset.tables(CAPTIONS, _COLUMNS):
-        seen.add(table)
+    numbers, unusable, tallies, worst = _Numbers(), LossTally(), ShardTallies(), WorstPass()
+    random, edges = Nearest(RANDOM_SAMPLES), [EdgePass(one) for one in thresholds]
+    tallies.add_ledger(dataset.entries)
+    for table in dataset.tables(CAPTIONS, list(CAPTION_COLUMNS)):
+        ids = sample_ids(table)
+        numbers.add(table)
+        tallies.add(table)
+        random.add(np.zeros(table.num_rows), ids, table)
+        worst.add(ids, table)
+        for edge in edges:
+            edge.add(_values(edge.threshold, join, ids, table), ids, table)
+        _tally_unusable(unusable, table)
     kept = sum(entry.rows_kept for entry in dataset.entries)
-    if seen.rows != kept:
+    if numbers.rows != kept:
         raise DatasetError(
-            f"{dataset.url}: the ledger counts {kept:,} rows, the tables hold {seen.rows:,}. Remove the dataset and "
+            f"{dataset.url}: the ledger counts {kept:,} rows, the tables hold {numbers.rows:,}. Remove the dataset and "
             f"run pipelines.{dataset.info.stage} again."
         )
-    usable = sum(seen.statuses[status] for status in USABLE_STATUSES)
-    numbers = CaptionNumbers(
-        rows=seen.rows,
-        usable=usable,
-        with_raw=seen.with_raw,
-        statuses=_ranked(seen.statuses),
-        flags=_ranked(seen.flags),
-        finish_reasons=_ranked(seen.finish_reasons),
-        raw_words=seen.raw_words.distribution(),
-        words=seen.words.distribution(),
-        tokens=seen.tokens.distribution(),
-        t5_tokens=seen.t5_tokens.distribution(),
-        t5_unknown=seen.t5_unknown,
-        chosen=tuple(sample for _, sample in seen.lowest),
+    found = numbers.numbers()
+    return CaptionFindings(
+        numbers=found,
+        usable=Balance("usable", dataset.url, found.rows, found.usable, unusable.losses()),
+        random=random.samples(),
+        worst=worst.worst(),
+        edges=tuple(edge.edge() for edge in edges),
+        outliers=find_outliers(tallies.shards),
     )
-    return numbers, Balance("usable", dataset.url, seen.rows, usable, seen.unusable.losses())
+
+
+def _values(threshold: Threshold, join: JoinedMeasures, ids: SampleIds, table: Any) -> Floats:
+    if threshold.words:
+        return in_words(threshold, table)
+    name = threshold.measure
+    return join.values(name, ids, table) if join.holds(name) else measured(name, table)
+
+
+def _tally_unusable(tally: LossTally, table: Any) -> None:
+    for status, rows in _counts(table["status"]).items():
+        if status in USABLE_STATUSES:
+            continue
+        tally.add(status, rows)
+        if tally.wanted(status):
+            for row in table.filter(pc.equal(table["status"], status)).slice(0, 5).to_pylist():
+                tally.show(status, Example(row["shard"], row["key"], _shortened(row["generated"])))
 
 
 def _counts(column: Any) -> dict[str, int]:
@@ -161,6 +181,12 @@ def _ranked(counts: Counter[str]) -> dict[str, int]:
 
 def _words(column: Any) -> Any:
     return pc.count_substring_regex(column, pattern=_WORD).to_numpy()
+
+
+def _hundredths(column: Any) -> Any:
+    """Whole hundredths. The smallest amount added first keeps 0.2, which float32 cannot hold, from becoming 0.19."""
+    values = np.minimum(column.drop_null().to_numpy(), _LARGEST_COMPRESSION)
+    return np.floor(values.astype(np.float64) * HUNDREDTHS + 1e-4).astype(np.int64)
 
 
 def _shortened(text: str) -> str:

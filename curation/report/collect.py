@@ -1,45 +1,30 @@
 """From datasets to one record of numbers: everything that the report shows, and nothing that it does not."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from curation.report.balance import Balance, ledger_balance
-from curation.report.captions import CaptionNumbers, ChosenSample, read_captions
+from curation.report.captions import CaptionFindings, read_captions
 from curation.report.features import LatentNumbers, TextNumbers, read_latents, read_text
-from curation.report.nouns import NounNumbers, read_nouns
-from curation.report.pictures import Thumbnail, read_thumbnails
+from curation.report.inputs import CorpusInputs
+from curation.report.joined import JoinedMeasures
+from curation.report.measure_sources import measures_source
+from curation.report.nouns import NounNumbers, per_image_source, read_nouns
+from curation.report.pictures import Pictures, PictureSource, read_thumbnails
 from curation.report.samples import SampleIds, join_balance
+from curation.report.selection import SelectionNumbers, read_selection_numbers
+from curation.report.thresholds import usual_thresholds, with_recipe
 from curation.report.timing import StageTime, read_timing
 from curation.report.training_run import TrainingNumbers, read_training
+from curation.report.wanted import wanted_pictures
 from curation.sources.table import source_named
 from schemas.errors import UserError
 from schemas.reading import Dataset, open_dataset
 
-PICTURES: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What to report on: dataset directories or URLs, each where there is one; and the image shards with the name of
-    their source, for pictures."""
-
-    captions: str | None = None
-    nouns: str | None = None
-    latents: str | None = None
-    text: str | None = None
-    run: str | None = None
-    shards: tuple[str, ...] = ()
-    source: str | None = None
-
-    def __post_init__(self) -> None:
-        if not any((self.captions, self.nouns, self.latents, self.text, self.run)):
-            raise UserError("nothing to report on. Give --captions, --nouns, --latents, --text or --run.")
-        if bool(self.shards) != bool(self.source):
-            raise UserError("--shards and --source belong together: give both, or neither to leave out pictures.")
-        if self.shards and not self.captions:
-            raise UserError("--shards without --captions: pictures come with their captions. Give --captions DIR.")
+PICTURE_BYTES: Final = 4_500_000
+"""What all pictures of a report may take together as JPEG; a third more in the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +48,21 @@ class DatasetFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A chosen sample with its thumbnail, or why there is none."""
+class Corpus:
+    """All numbers of one corpus. What was not given is None; `notes` are contradictions a reader should know."""
 
-    sample: ChosenSample
-    thumbnail: Thumbnail | None
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All numbers of the report. What was not given is None; `notes` are contradictions a reader should know."""
-
+    name: str
     datasets: tuple[DatasetFacts, ...]
     notes: tuple[str, ...]
     balances: tuple[Balance, ...]
-    captions: CaptionNumbers | None
+    captions: CaptionFindings | None
     nouns: NounNumbers | None
-    pictures: tuple[Picture, ...] | None
     latents: LatentNumbers | None
     text: TextNumbers | None
     training: TrainingNumbers | None
     times: tuple[StageTime, ...]
+    selection: SelectionNumbers | None
+    pictures: Pictures | None
 
     @property
     def samples(self) -> int | None:
@@ -96,6 +74,13 @@ class Report:
         return next((balance for balance in self.balances if balance.step == step), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The corpora, side by side."""
+
+    corpora: tuple[Corpus, ...]
+
+
 @dataclass(slots=True)
 class _Funnel:
     balances: list[Balance]
@@ -103,48 +88,79 @@ class _Funnel:
     text_ids: SampleIds | None = None
 
 
-def collect(inputs: Inputs) -> Report:
+def collect(inputs: Sequence[CorpusInputs]) -> Report:
     """Read everything that `inputs` names, one unit at a time.
 
     Memory holds a unit's table, histograms, and 8 bytes for each sample that has features.
     Raises `UserError` for what is no dataset of its kind, or contradicts itself.
     """
+    names = [one.name for one in inputs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"two corpora are called {twice[0]}. Give each another name.")
+    return Report(tuple(_corpus(one, PICTURE_BYTES // len(inputs)) for one in inputs))
+
+
+def _corpus(inputs: CorpusInputs, picture_bytes: int) -> Corpus:
     opened = _open(inputs)
     training = read_training(inputs.run) if inputs.run else None
     times = {kind: read_timing(dataset) for kind, dataset in opened.items()}
     funnel = _Funnel([])
-    captions = _captions(opened, funnel)
+    known = _measures(opened)
+    selection = read_selection_numbers(inputs.selection, known.knows) if inputs.selection else None
+    captions = _captions(opened, funnel, known, selection)
     latents = _latents(opened, funnel)
     text = _text(opened, funnel)
     if funnel.latent_ids is not None and funnel.text_ids is not None:
         where = f"{inputs.latents} and {inputs.text}"
         funnel.balances.append(join_balance(funnel.latent_ids, funnel.text_ids, where))
     nouns = _nouns(opened, funnel)
-    return Report(
+    return Corpus(
+        name=inputs.name,
         datasets=tuple(_facts(dataset, times[kind][1]) for kind, dataset in opened.items()),
         notes=tuple(_notes(opened)),
         balances=tuple(funnel.balances),
         captions=captions,
         nouns=nouns,
-        pictures=_pictures(inputs, captions),
         latents=latents,
         text=text,
         training=training,
         times=tuple(time for time, _ in times.values()),
+        selection=selection,
+        pictures=_pictures(inputs, captions, latents, picture_bytes),
     )
 
 
-def _open(inputs: Inputs) -> dict[str, Dataset]:
-    asked = {"captions": inputs.captions, "nouns": inputs.nouns, "latents": inputs.latents, "text": inputs.text}
+def _open(inputs: CorpusInputs) -> dict[str, Dataset]:
+    asked = {
+        "captions": inputs.captions,
+        "nouns": inputs.nouns,
+        "measures": inputs.measures,
+        "latents": inputs.latents,
+        "text": inputs.text,
+    }
     return {kind: open_dataset(url, kind) for kind, url in asked.items() if url}
 
 
-def _captions(opened: Mapping[str, Dataset], funnel: _Funnel) -> CaptionNumbers | None:
+def _measures(opened: Mapping[str, Dataset]) -> JoinedMeasures:
+    """What nouns and measures datasets say of each caption's picture."""
+    sources = [per_image_source(opened["nouns"])] if "nouns" in opened else []
+    if "measures" in opened:
+        sources.append(measures_source(opened["measures"]))
+    return JoinedMeasures([source for source in sources if source is not None])
+
+
+def _captions(
+    opened: Mapping[str, Dataset], funnel: _Funnel, known: JoinedMeasures, selection: SelectionNumbers | None
+) -> CaptionFindings | None:
     if "captions" not in opened:
         return None
-    numbers, usable = read_captions(opened["captions"], PICTURES)
-    funnel.balances += [ledger_balance(opened["captions"], "captions"), usable]
-    return numbers
+    captions, latents = opened["captions"], opened.get("latents")
+    usual = usual_thresholds(captions.info, latents.info if latents else None)
+    thresholds = with_recipe(usual, selection.thresholds) if selection else usual
+    found = read_captions(captions, thresholds, known)
+    funnel.balances += [ledger_balance(captions, "captions"), found.usable]
+    return found
 
 
 def _latents(opened: Mapping[str, Dataset], funnel: _Funnel) -> LatentNumbers | None:
@@ -170,15 +186,15 @@ def _nouns(opened: Mapping[str, Dataset], funnel: _Funnel) -> NounNumbers | None
     return read_nouns(opened["nouns"])
 
 
-def _pictures(inputs: Inputs, captions: CaptionNumbers | None) -> tuple[Picture, ...] | None:
-    """The chosen samples with their thumbnails; None without --shards."""
-    if captions is None or inputs.source is None or inputs.captions is None:
+def _pictures(
+    inputs: CorpusInputs, captions: CaptionFindings | None, latents: LatentNumbers | None, budget: int
+) -> Pictures | None:
+    """The thumbnails of all samples that the report shows; None without --shards."""
+    if inputs.source is None:
         return None
-    found = read_thumbnails(captions.chosen, inputs.shards, source_named(inputs.source), inputs.captions)
-    return tuple(
-        Picture(sample, None, one) if isinstance(one, str) else Picture(sample, one, "")
-        for sample, one in zip(captions.chosen, found, strict=True)
-    )
+    indexed_by = tuple(url for url in (inputs.captions, inputs.latents) if url)
+    where = PictureSource(inputs.shards, source_named(inputs.source), indexed_by)
+    return read_thumbnails(wanted_pictures(captions, latents), where, budget)
 
 
 def _facts(dataset: Dataset, newest_run: str) -> DatasetFacts:
@@ -234,7 +250,8 @@ def _notes(opened: Mapping[str, Dataset]) -> list[str]:
         read = sum(entry.rows_in for entry in made.entries)
         if read != rows:
             notes.append(f"{kind}: has read {read:,} of the {rows:,} caption rows. Run pipelines.{kind} again.")
-    if latents is not None and latents.info.source != captions.info.source:
+    of_captions = captions.info.source.startswith("captions:")  # a cleaned variant names what it was made from
+    if latents is not None and not of_captions and latents.info.source != captions.info.source:
         notes.append(
             f"latents: were made from source {latents.info.source}, captions from {captions.info.source}; "
             f"samples meet by shard and key alone."

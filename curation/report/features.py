@@ -7,6 +7,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.report.crops import CROP_COLUMNS, BucketCrops, CropPass
 from curation.report.histogram import Distribution, Histogram
 from curation.report.samples import SampleIds, distinct, sample_ids
 from schemas.dataset import INDEX_DIR
@@ -37,13 +38,15 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class LatentNumbers:
-    """Statistics of a latents dataset. `buckets` and `bucket_bytes` are samples and content bytes by HEIGHTxWIDTH."""
+    """Statistics of a latents dataset. `buckets` and `bucket_bytes` are samples and content bytes by HEIGHTxWIDTH;
+    `crops` says of each bucket what the trainer sees."""
 
     volume: Volume
     buckets: dict[str, int]
     bucket_bytes: dict[str, int]
     labelled: int
     flipped: int
+    crops: tuple[BucketCrops, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,11 @@ def read_latents(dataset: Dataset) -> tuple[LatentNumbers, SampleIds]:
     buckets: Counter[str] = Counter()
     bucket_bytes: Counter[str] = Counter()
     ids: list[SampleIds] = []
-    columns = ["shard", "key", "bytes", "bucket", "label", "flipped"]
+    crops = CropPass()
+    columns = ["shard", "key", "bytes", "bucket", "label", *CROP_COLUMNS]
     for table in dataset.tables(LATENTS_INDEX, columns, INDEX_DIR):
         ids.append(sample_ids(table))
+        crops.add(ids[-1], table)
         samples += table.num_rows
         content += _sum(table["bytes"])
         labelled += len(table["label"]) - table["label"].null_count
@@ -74,9 +79,8 @@ def read_latents(dataset: Dataset) -> tuple[LatentNumbers, SampleIds]:
             bucket_bytes[row["bucket"]] += row["bytes_sum"]
     volume = _volume(dataset, samples, content)
     order = sorted(buckets, key=lambda name: (-buckets[name], name))
-    numbers = LatentNumbers(
-        volume, {b: buckets[b] for b in order}, {b: bucket_bytes[b] for b in order}, labelled, flipped
-    )
+    by_bucket, bytes_of = {b: buckets[b] for b in order}, {b: bucket_bytes[b] for b in order}
+    numbers = LatentNumbers(volume, by_bucket, bytes_of, labelled, flipped, crops.buckets())
     return numbers, distinct(ids, dataset.url)
 
 

@@ -18,13 +18,13 @@ from PIL import Image
 
 from curation.nouns.counting import CountingRules, NounCounter
 from curation.nouns.tagger import Normalisation, TaggedCaption, TaggedNoun, TaggerInfo
-from curation.report.collect import Inputs
+from curation.report.inputs import CorpusInputs
 from curation.shards.target import Target
 from curation.shards.unit_writer import UnitWriter
 from schemas.dataset import DATASET_FILE, DatasetInfo, PlannedUnit, RunFacts, index_path, table_path, tar_path
 from schemas.record import to_json
 from schemas.status import RejectReason
-from schemas.tables import CAPTIONS, LATENTS_INDEX, NOUN_TOTALS, NOUNS, TEXT_INDEX
+from schemas.tables import CAPTIONS, LATENTS_INDEX, NOUN_TOTALS, NOUNS, NOUNS_PER_IMAGE, TEXT_INDEX
 
 FINGERPRINT = "f" * 32
 MALICIOUS = "<script>alert('x')</script> <img src=http://evil.example/x onerror=alert(1)> & \"quoted\""
@@ -54,9 +54,9 @@ class Datasets:
     shard: Path
 
     @property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> CorpusInputs:
         """All of them."""
-        return Inputs(
+        return CorpusInputs(
             captions=str(self.captions),
             nouns=str(self.nouns),
             latents=str(self.latents),
@@ -147,7 +147,7 @@ def _caption_row(key: str) -> dict[str, Any]:
         "n_tokens": len(generated.split()),
         "n_t5_tokens": t5,
         "n_words": len(generated.split()),
-        "repeated_4grams": 0.01,
+        "repeated_4grams": 0.4 if status == "repetition" else 0.01,
         "compression": 1.5,
         "mean_logprob": -0.5,
         "prompt_id": "p",
@@ -167,10 +167,17 @@ def _write_nouns(root: Path) -> None:
     counter.add_caption("caption", TaggedCaption(20, tuple(TaggedNoun("dog", False) for _ in range(11))))
     counter.add_caption("caption", TaggedCaption(4, (TaggedNoun("cat", False), TaggedNoun("<b>paris</b>", True))))
     counts = counter.counts()
+    per_image = [
+        {"key": key, "shard": "s0", "column": column, "nouns": n, "propns": 1, "tokens": 9 * (n > 0), "distinct": ["a"]}
+        for key, n in (("d/k0", 10), ("d/k1", 2), ("d/k4", 0))
+        for column in ("raw_caption", "caption")
+    ]
     unit = PlannedUnit("s0-00000", "s0", 0, 6)
     with UnitWriter(target, unit, "nouns") as writer:
         writer.table(table_path(unit.name), NOUNS, row_per_key=False).write_table(counts.nouns)
         writer.table(f"totals/{unit.name}.parquet", NOUN_TOTALS, row_per_key=False).write_table(counts.totals)
+        per_image_sink = writer.table(f"per_image/{unit.name}.parquet", NOUNS_PER_IMAGE, row_per_key=False)
+        per_image_sink.write(per_image)
         for i in range(6):
             writer.keep(str(i))
         writer.commit(FINGERPRINT, [], RunFacts(0.5, {"model": 0.4}, 1, "host", VERSIONS))
@@ -197,8 +204,9 @@ def _write_latents(root: Path) -> None:
                 "bucket": "256x256",
                 **size,
             }
-            row |= {f"{name}_{side}": 300 for name in ("original", "resized") for side in ("height", "width")}
-            index.write([row | {"crop_top": 0, "crop_left": 0, "flipped": False, "label": 3 if wide else None}])
+            row |= {"original_height": 320, "original_width": 640, "resized_height": 256, "resized_width": 512}
+            crop = {"crop_top": 0, "crop_left": 0 if wide else 128, "flipped": wide}
+            index.write([row | crop | {"label": 3 if wide else None}])
             writer.keep(key)
         writer.reject("d/k1", RejectReason.NON_FINITE, "NaN")
         writer.reject("d/k6", RejectReason.CORRUPT, "JPEG")

@@ -1,0 +1,1 @@
+"""Charts as inline SVG, drawn here, that need no script and keep their text size at any width."""
