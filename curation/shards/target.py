@@ -12,6 +12,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from schemas.location import file_system
 _MARK = ".tmp-"
 _REMOTE_PREFIX = "latentmill-"
 _START_TOLERANCE = 2.0  # seconds: the start time is computed from the boot time, which clock corrections move
+_UPLOAD_PAUSES = (0.5, 2.0, 8.0)  # seconds
 _NAME_LENGTH = 40  # of the final name within the temporary one, which must fit into 255 bytes
 _REFUSALS = {
     errno.ENOSPC: "the disk is full",
@@ -100,9 +102,26 @@ class Target:
                 os.replace(temporary, final)
                 _sync_folder(posixpath.dirname(final))
                 return
-            self.fs.makedirs(posixpath.dirname(final), exist_ok=True)
-            self.fs.put_file(temporary, final)
+            self._upload(temporary, final)
             os.remove(temporary)
+
+    def _upload(self, temporary: str, final: str) -> None:
+        """Put a file into the store, asking again where it refuses for a moment; `StorageError` if it goes on."""
+        for pause in (*_UPLOAD_PAUSES, None):
+            try:
+                self.fs.makedirs(posixpath.dirname(final), exist_ok=True)
+                self.fs.put_file(temporary, final)
+                return
+            except OSError as error:
+                if error.errno in _REFUSALS:
+                    raise
+                if pause is None:
+                    lines = str(error).strip().splitlines() or [type(error).__name__]
+                    raise StorageError(
+                        f"{final}: the store refuses it, {len(_UPLOAD_PAUSES) + 1} times in a row ({lines[0][:200]}). "
+                        f"Nothing half-written was published; run the same command once it is well again."
+                    ) from error
+            time.sleep(pause)
 
     def write_text(self, relative: str, text: str) -> None:
         """Publish a small text file."""
