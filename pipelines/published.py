@@ -45,17 +45,20 @@ def main(arguments: Sequence[str]) -> int:
     plans = with_captions(inputs.plans(), identity)
     job = Job(stage, inputs.target, inputs.source.name, inputs.names, plans, _WHOLE_SHARDS)
     check_target(job)
-    if not options.dry_run:
-        facts = ensure_texts(place, captions, keyed, identity)
-        console().print(f"{facts.keys:,} captions in {facts.rows:,} rows, {facts.empty:,} of them empty")
+    if options.dry_run:
+        return int(finish(options, job).exit_code)
+    facts = ensure_texts(place, captions, keyed, identity)
+    console().print(f"{facts.keys:,} captions in {facts.rows:,} rows, {facts.empty:,} of them empty")
 
     def count_unmatched(summary: "JobSummary") -> None:
-        if options.dry_run or summary.exit_code != ExitCode.OK:
+        if summary.exit_code != ExitCode.OK:
             return
         count = list_unmatched(inputs.target, index, keyed)
         summary.counts["captions without a picture"] = count
         where = f", listed in {inputs.target.path(UNMATCHED_FILE)}" if count else ""
         console().print(f"captions without a picture: {count:,}{where}")
+        if count == facts.keys:
+            console().print("none of them fits a picture: try --match name, another --key-column, other --shards")
 
     return int(finish(options, job, after=count_unmatched).exit_code)
 

@@ -33,7 +33,7 @@ _PARAMETERS: Final = (
     re.compile(rf"--(?:{_ALONE}|{_WITH_NUMBER})\b", re.IGNORECASE),
     re.compile(rf"(?<!\S)--[a-z]\w*(?:\s+{_NUMBER})?", re.IGNORECASE),  # ones that we have never heard of
 )
-_WEIGHT: Final = re.compile(r"::\s?(?:-?\d+(?:\.\d+)?)?")
+_WEIGHT: Final = re.compile(r"::\s?(?:-?\d*\.?\d+)?")
 _LOOSE_COMMAS: Final = re.compile(r"\s*,(?:\s*,)*")
 
 
