@@ -61,6 +61,7 @@ class StubServer(ThreadingHTTPServer):
         self.release = threading.Event()  # lets go of what hangs
         self.attempts: Counter[bytes] = Counter()
         self.asked: list[Asked] = []
+        self.keys: set[str | None] = set()
         self.inside = self.most_inside = 0
         self.lock = threading.Lock()
         self.thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
@@ -100,6 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
+            self.server.keys.add(self.headers["Authorization"])
             self.server.inside += 1
             self.server.most_inside = max(self.server.most_inside, self.server.inside)
         try:
