@@ -16,14 +16,18 @@ from schemas.errors import UserError
 
 FAMILY = """
 import os, subprocess, sys, time
-code = "import time; time.sleep(600)"
-child = subprocess.Popen([sys.executable, "-c", code])
-escaped = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-orphan = subprocess.run([sys.executable, "-c", "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', "
-                         "'import time; time.sleep(600)'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True).pid)"],
-                        capture_output=True, text=True)
+
+def start(**options):
+    nothing = subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=nothing, **options).pid
+
+if sys.argv[1] == "orphan":
+    print(start(start_new_session=True, stderr=subprocess.DEVNULL))
+    sys.exit()
+line = [sys.executable, sys.argv[0], "orphan"]
+orphan = int(subprocess.run(line, capture_output=True, text=True).stdout)
 with open(sys.argv[1] + ".new", "w") as file:
-    file.write(" ".join(map(str, (os.getpid(), child.pid, escaped.pid, orphan.stdout.strip()))))
+    print(os.getpid(), start(), start(start_new_session=True), orphan, file=file)
 os.rename(sys.argv[1] + ".new", sys.argv[1])
 time.sleep(600)
 """
@@ -36,6 +40,11 @@ server = ServerProcess(sys.argv[1:])
 print(server.pid, flush=True)
 time.sleep(600)
 """
+
+
+def family_command(folder: Path) -> list[str]:
+    (folder / "family.py").write_text(FAMILY)
+    return [sys.executable, str(folder / "family.py"), str(folder / "pids")]
 
 
 def family(pids: Path) -> list[psutil.Process]:
@@ -60,7 +69,7 @@ def all_end(processes: list[psutil.Process]) -> bool:
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", list[psutil.Process]]]:
     """A process that started a server, and the server's processes."""
-    line = [sys.executable, "-c", WORKER, sys.executable, "-c", FAMILY, str(tmp_path / "pids")]
+    line = [sys.executable, "-c", WORKER, *family_command(tmp_path)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         found = family(tmp_path / "pids")
         yield process, found
@@ -71,7 +80,7 @@ def worker(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", list[psuti
 
 
 def test_ending_a_server_ends_all_that_descends_from_it(tmp_path: Path) -> None:
-    server = ServerProcess([sys.executable, "-c", FAMILY, str(tmp_path / "pids")])
+    server = ServerProcess(family_command(tmp_path))
     processes = family(tmp_path / "pids")
     assert server.ended is None
     launcher = launcher_of(processes[0])
