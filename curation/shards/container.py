@@ -21,6 +21,7 @@ ContainerKind = Literal["tar", "folder", "tgz"]
 """A tgz can be listed and read from start to end, but not opened for random reads: pipelines.ingest unpacks it."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_BROKEN = "the gzip stream is damaged or cut short behind its last member"
 
 
 class Container(Protocol):
@@ -79,12 +80,14 @@ def index_container(url: str, kind: ContainerKind, name: str) -> tuple[InputIden
         return InputIdentity(name, size, stamp, stamp), group_members(members, split=split_at_last_dot)
     size, stamp = stamp_of(url, kind)
     with _read_errors(url), _open_sequential(fs, path) as file:
-        scan = scan_tar(Gunzip(file) if kind == "tgz" else file, url)
+        packed = Gunzip(file) if kind == "tgz" else None
+        scan = scan_tar(packed or file, url)
     if kind == "tar" and scan.bytes != size:
         raise UserError(
             f"{url}: changed from {size} to {scan.bytes} bytes while it was read. Run again when it is still."
         )
-    return InputIdentity(name, size, scan.digest, stamp), group_members(scan.members, scan.fault)
+    fault = scan.fault or (_BROKEN if packed and packed.broken else "")
+    return InputIdentity(name, size, scan.digest, stamp), group_members(scan.members, fault)
 
 
 def read_archive(url: str, *, gunzip: bool) -> Iterator[tuple[Member, bytes]]:
@@ -94,7 +97,10 @@ def read_archive(url: str, *, gunzip: bool) -> Iterator[tuple[Member, bytes]]:
     """
     fs, path = file_system(url)
     with _read_errors(url), _open_sequential(fs, path) as file:
-        yield from read_tar(Gunzip(file) if gunzip else file, url)
+        packed = Gunzip(file) if gunzip else None
+        yield from read_tar(packed or file, url)
+        if packed and packed.ends_broken():
+            raise UserError(f"{url}: {_BROKEN}. Fetch it again.")
 
 
 def count_samples(url: str, kind: ContainerKind) -> int:

@@ -2,7 +2,9 @@
 
 import gzip
 import zlib
-from typing import IO
+from typing import IO, Final
+
+_CHUNK: Final = 1 << 20
 
 
 class Gunzip:
@@ -22,3 +24,9 @@ class Gunzip:
         except (EOFError, gzip.BadGzipFile, zlib.error):
             self.broken = True
             return b""
+
+    def ends_broken(self) -> bool:
+        """Read to the end; whether it, or the checksum there, is not as it should be."""
+        while self.read(_CHUNK):
+            pass
+        return self.broken

@@ -19,6 +19,7 @@ from curation.ingest.alone import alone
 from curation.shards.target import Target
 from curation.sources.table import SOURCES
 from pipelines.ingest import main
+from pipelines.verify import main as verify
 from schemas.errors import DatasetError, UserError
 from schemas.reading import Dataset, open_dataset
 from schemas.tables import IMAGES, REJECTS
@@ -282,6 +283,15 @@ def test_a_downloader_that_fails_sets_the_unit_aside_with_its_last_words(
     assert ingest("--attempts", "1") == 1
     assert "img2dataset failed with status 3: something went wrong inside" in capsys.readouterr().err
     assert not list(out.glob("*.tar"))
+
+
+def test_verify_finds_the_dataset_clean_and_a_changed_tar_wrong(ingest: Ingest, out: Path) -> None:
+    ingest()
+    ingest()
+    assert verify([str(out)]) == 0
+    tar = out / "part-0-00000.tar"
+    tar.write_bytes(tar.read_bytes().replace(b"text 3", b"text 4"))
+    assert verify([str(out)]) == 1
 
 
 def test_nothing_of_the_work_is_left(ingest: Ingest, out: Path) -> None:

@@ -125,3 +125,23 @@ def test_a_shard_that_vanished_or_cannot_be_read_is_told_in_one_line(tmp_path: P
         with pytest.raises(UserError, match=r"cannot be read \(.*\). Check that it is there and readable") as error:
             index_container(str(path), "tar", "a")
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("where", ["local", "memory", "folder"])
+def test_the_head_of_a_member_is_read_alone(tar: Path, pictures: Path, where: str) -> None:
+    url, kind, extension = str(tar), "tar", "txt"
+    if where == "memory":
+        url = "memory://container/b.tar"
+        fsspec.filesystem("memory").pipe("/container/b.tar", tar.read_bytes())
+    if where == "folder":
+        url, kind, extension = str(pictures), "folder", ""
+    _, samples = index_container(url, kind, "a")
+    sample = next(s for s in samples if s.refused is None)
+    extension = extension or sample.extensions[0]
+    container = open_container(url, kind)
+    try:
+        whole = container.read(sample, [extension])[extension]
+        assert container.head(sample, extension, 2) == whole[:2]
+        assert container.head(sample, extension, 1 << 20) == whole
+    finally:
+        container.close()

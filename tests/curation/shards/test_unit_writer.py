@@ -322,3 +322,50 @@ def test_another_file_system_gets_the_same_files(
     with pytest.raises(ConservationError):
         spoilt(Target(memory_url), "lost row")
     assert files(tmp_path / "temporary") == []
+
+
+def go_on(target: Target, before: LedgerEntry, carried: int) -> LedgerEntry:
+    """The unit again, with the first `carried` outputs of `before` as they are and k3 new, which was refused."""
+    with UnitWriter(target, UNIT, "copy") as writer:
+        writer.go_on([o for o in before.outputs if "rejects" not in o.path][:carried])
+        table, tar = writer.table("a-00000-more.parquet", TABLE), writer.tar("a-00000-more.tar")
+        for row in range(3):
+            writer.keep(f"k{row}")
+        table.write([{"key": "k3", "size": 3}])
+        tar.add("k3", "npy", b"3")
+        writer.keep("k3")
+        return writer.commit("f1", INPUTS, FACTS)
+
+
+def test_a_unit_that_goes_on_names_its_old_outputs_beside_the_new_ones(tmp_path: Path) -> None:
+    target = Target(str(tmp_path))
+    before = write_unit(target, rejected=1)
+    old = {path: (tmp_path / path).read_bytes() for path in ("a-00000.tar", "a-00000.parquet")}
+    entry = go_on(target, before, carried=2)
+    assert [(o.path, o.rows) for o in entry.outputs] == [
+        ("a-00000-more.parquet", 1),
+        ("a-00000-more.tar", 1),
+        ("a-00000.parquet", 3),
+        ("a-00000.tar", 3),
+    ]
+    assert (entry.rows_kept, entry.rejected) == (4, {})
+    assert not (tmp_path / "rejects/a-00000.parquet").exists()
+    assert all((tmp_path / path).read_bytes() == content for path, content in old.items())
+
+
+def test_rows_that_are_neither_carried_on_nor_new_are_noticed(tmp_path: Path) -> None:
+    target = Target(str(tmp_path))
+    before = write_unit(target, rejected=1)
+    with pytest.raises(ConservationError, match=r"4 rows kept, but 1 in a-00000-more\.parquet and 0 carried on"):
+        go_on(target, before, carried=0)
+    assert from_json(LedgerEntry, (tmp_path / "ledger/a-00000.json").read_bytes(), "x") == before
+
+
+def test_a_sample_of_several_members_is_one_row(tmp_path: Path) -> None:
+    with UnitWriter(Target(str(tmp_path)), PlannedUnit("a", "a", 0, 1), "copy") as writer:
+        writer.tar("a.tar").add_sample("v1.5", {"jpg": b"picture", "txt": b"text"})
+        writer.keep("v1.5")
+        (output,) = writer.commit("f1", INPUTS, FACTS).outputs
+    assert output.rows == 1
+    with (tmp_path / "a.tar").open("rb") as file:
+        assert [member.name for member in scan_tar(file, "a").members] == ["v1%2E5.jpg", "v1%2E5.txt"]
