@@ -10,10 +10,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from training.data.collate import Draft, Features, Slot
+from training.data.collate import Draft, Features
 from training.data.manifest import Manifest
 from training.data.plan import GlobalBatch, Plan, accumulation_of, rank_slice
 from training.data.reader import Fault, Reader
+from training.data.slot import Slot
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class Reader:
     ) -> list[Fault]:
         """Read row i of the feature number `which[i]`."""
         faults = []
-        for number in np.unique(which).tolist():
+        for number in sorted(set(which.tolist())):
             places, files = features[number]
             chosen = np.flatnonzero(which == number)
             at = chosen.tolist()
