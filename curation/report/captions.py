@@ -17,6 +17,7 @@ from curation.report.joined import JoinedMeasures
 from curation.report.outliers import Outliers, find_outliers
 from curation.report.samples import SampleIds, sample_ids
 from curation.report.shard_tallies import ShardTallies
+from curation.report.words import count_words
 from curation.report.worst import Worst, WorstPass
 from schemas.errors import DatasetError
 from schemas.reading import Dataset
@@ -28,7 +29,6 @@ HUNDREDTHS: Final = 100
 
 RANDOM_SAMPLES: Final = 24
 
-_WORD: Final = r"\S+"
 _EXAMPLE_CHARACTERS: Final = 160
 _LARGEST_COMPRESSION: Final = 100.0
 _USABLE: Final = pa.array(sorted(USABLE_STATUSES))
@@ -36,7 +36,8 @@ _USABLE: Final = pa.array(sorted(USABLE_STATUSES))
 
 @dataclass(frozen=True, slots=True)
 class CaptionNumbers:
-    """Statistics of a captions dataset. Words are runs of characters that are no white space.
+    """Statistics of a captions dataset. Words are runs of characters that are no white
+    space.
 
     `raw_words` is over rows with a raw caption; `words` and `t5_tokens` over the cleaned captions of usable rows;
     `tokens`, `repetition` (share of repeated 4-grams) and `compression` over all rows that have them, the last two in
@@ -93,9 +94,9 @@ class _Numbers:
         self.tokens.add(table["n_tokens"].to_numpy())
         raw = table.filter(pc.greater(pc.utf8_length(pc.fill_null(table["raw_caption"], "")), 0))["raw_caption"]
         self.with_raw += len(raw)
-        self.raw_words.add(_words(raw))
+        self.raw_words.add(count_words(raw))
         usable = table.filter(pc.is_in(table["status"], _USABLE))
-        self.words.add(_words(usable["caption"]))
+        self.words.add(count_words(usable["caption"]))
         t5 = usable["n_t5_tokens"].drop_null()
         self.t5_unknown += usable.num_rows - len(t5)
         self.t5_tokens.add(t5.to_numpy())
@@ -177,10 +178,6 @@ def _counts(column: Any) -> dict[str, int]:
 
 def _ranked(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _words(column: Any) -> Any:
-    return pc.count_substring_regex(column, pattern=_WORD).to_numpy()
 
 
 def _hundredths(column: Any) -> Any:

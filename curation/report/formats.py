@@ -16,6 +16,11 @@ def number(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
+def counted(count: int, what: str) -> str:
+    """`count` of a thing whose plural ends in s."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def share(part: float, whole: float) -> str:
     """`part` of `whole` in per cent. Little is never spelt as nothing, nor almost all as all."""
     if not whole:

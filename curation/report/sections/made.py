@@ -4,7 +4,7 @@ from typing import Final
 
 from curation.report.collect import DatasetFacts, Report
 from curation.report.document import Block, Columns, Folded, Heading, Row, Section, Table, Text
-from curation.report.formats import number
+from curation.report.formats import counted, number
 from curation.report.sections.sides import sides
 
 _HEADLINE_SETTINGS: Final = (
@@ -34,10 +34,8 @@ def made_section(report: Report) -> Section:
 
 
 def _headlines(facts: DatasetFacts) -> Table:
-    shards = f"{number(facts.shards)} shard{'' if facts.shards == 1 else 's'}"
-    units = f"{number(facts.units)} unit{'' if facts.units == 1 else 's'}"
     rows = [
-        Row("rows", (f"{number(facts.rows_in)} in {shards} ({units})",)),
+        Row("rows", (f"{number(facts.rows_in)} in {counted(facts.shards, 'shard')} ({counted(facts.units, 'unit')})",)),
         Row("source", (facts.source,)),
         *(Row(name, (facts.config[name],)) for name in _HEADLINE_SETTINGS if name in facts.config),
         *([Row("newest run", (facts.newest_run,))] if facts.newest_run else []),

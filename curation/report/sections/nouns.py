@@ -10,7 +10,7 @@ from curation.nouns.statistics import NounStatistics, noun_statistics, top_nouns
 from curation.report.charts.bars import Bar, Group, bars
 from curation.report.collect import Corpus, Report
 from curation.report.document import Block, Figure, Figures, Heading, Row, Section, Table, Text
-from curation.report.formats import number
+from curation.report.formats import counted, number
 from curation.report.nouns import RAW_COLUMN, NounNumbers, PerCaption
 from curation.report.sections.histograms import distribution_row, distribution_table, histogram_figure
 from curation.report.sections.noun_curves import curve_figures
@@ -134,10 +134,10 @@ def _changes(side: Side) -> list[Block]:
         return []
     header = ("noun", found.before, found.after, "per 1,000 before", "per 1,000 after", "z")
     told = (
-        f"{found.after} ({number(found.captions_after)} captions) against {found.before} "
-        f"({number(found.captions_before)}): {number(found.gained_nouns)} nouns gained and {number(found.lost_nouns)} "
-        f"lost at |z| above {found.bound:.2f}, 1 % over all nouns together. z is of the log-odds ratio of shares, so "
-        f"that one side may have more captions or longer ones."
+        f"{found.after} ({counted(found.captions_after, 'caption')}) against {found.before} "
+        f"({number(found.captions_before)}): {counted(found.gained_nouns, 'noun')} gained and "
+        f"{number(found.lost_nouns)} lost at |z| above {found.bound:.2f}, 1 % over all nouns together. z is of the "
+        f"log-odds ratio of shares, so that one side may have more captions or longer ones."
     )
     blocks: list[Block] = [Heading(side.label("Gained and lost nouns")), Text(told, "note")]
     for word, changes in (("gained", found.gained), ("lost", found.lost)):

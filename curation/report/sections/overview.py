@@ -6,7 +6,7 @@ from curation.nouns.spectrum import Counted
 from curation.nouns.statistics import NounStatistics, noun_statistics
 from curation.report.collect import Corpus, Report
 from curation.report.document import Headline, Section
-from curation.report.formats import number, share, size
+from curation.report.formats import counted, number, share, size
 from curation.report.histogram import Distribution
 from curation.report.nouns import RAW_COLUMN
 from curation.report.sections.sides import column_each, sides
@@ -30,7 +30,7 @@ def lead(report: Report) -> str:
     if len(report.corpora) == 1:
         images = next((f for f in report.corpora[0].datasets if f.kind in ("captions", "latents")), None)
         if images:
-            parts.append(f"{images.rows_in:,} samples of {images.shards:,} shard{'' if images.shards == 1 else 's'}")
+            parts.append(f"{counted(images.rows_in, 'sample')} of {counted(images.shards, 'shard')}")
     return ", ".join([*parts, *([f"newest run {newest}"] if newest else [])])
 
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from curation.report.collect import Report
 from curation.report.document import Block, Heading, Row, Section, Table, Text
-from curation.report.formats import number
+from curation.report.formats import counted, number
 from curation.report.outliers import FEWEST_SHARDS, SIGMAS, Outlier, Outliers
 from curation.report.sections.sides import sides
 
@@ -31,16 +31,18 @@ def shards_section(report: Report) -> Section:
 
 def _outliers(found: Outliers) -> list[Block]:
     if found.shards < FEWEST_SHARDS:
-        told = f"Only {number(found.shards)} shards: with fewer than {FEWEST_SHARDS} there is no telling which is odd."
+        told = (
+            f"Only {counted(found.shards, 'shard')}: with fewer than {FEWEST_SHARDS} there is no telling which is odd."
+        )
         return [Text(told, "note")]
-    looked = f"{number(found.shards)} shards were compared in {', '.join(found.figures)}."
+    looked = f"{counted(found.shards, 'shard')} were compared in {', '.join(found.figures)}."
     if not found.found:
         return [Text(f"{looked} None is more than {SIGMAS:g} robust standard deviations from the median.")]
     shown = found.found[:_ROWS]
     rest = len(found.found) - len(shown)
     shards = len({one.shard for one in found.found})
     told = (
-        f"{looked} {number(len(found.found))} figures of {number(shards)} shards are more than {SIGMAS:g} robust "
+        f"{looked} {counted(len(found.found), 'figure')} of {counted(shards, 'shard')} lie more than {SIGMAS:g} robust "
         f"standard deviations from the median (1.4826 × the median absolute deviation, or the sampling error if that "
         f"is larger)."
     )

@@ -7,7 +7,7 @@ from curation.report.charts.lines import Line, line_chart
 from curation.report.charts.scale import linear
 from curation.report.collect import Report
 from curation.report.document import Block, Figure, Figures, Heading, Key, Row, Section, Table, Text
-from curation.report.formats import duration, number, share, size
+from curation.report.formats import counted, duration, number, share, size
 from curation.report.sections.sides import Side, sides
 from curation.report.training_run import Points, TrainingNumbers, smoothed
 
@@ -39,8 +39,7 @@ def _last_word(run: TrainingNumbers) -> list[Block]:
         rows = [Row(name.replace("_", " "), (_told(name, value),)) for name, value in run.final.items()]
         blocks.append(Table((heading, "value"), tuple(rows)))
     if run.unreadable:
-        lines, be = ("line", "is") if run.unreadable == 1 else ("lines", "are")
-        told = f"{number(run.unreadable)} {lines} of the log could not be read and {be} left out."
+        told = f"{counted(run.unreadable, 'line')} of the log could not be read."
         blocks.append(Text(told, "note"))
     return [*blocks, Text(run.url, "path")]
 
