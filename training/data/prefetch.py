@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import islice
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from training.data.manifest import Manifest
 from training.data.plan import GlobalBatch, Plan, accumulation_of, rank_slice
 from training.data.reader import Fault, Reader
 from training.data.slot import Slot
+
+_PART: Final = 8  # samples that are worth handing to another thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class Prefetcher:
         slot = self._slots.get()
         draft = Draft(self._manifest, self._reader, slot, uses)
         in_turn: Callable[..., Iterator[list[Fault]]] = self._readers.map if self._readers is not None else map
-        faults = [fault for found in in_turn(draft.read, draft.parts(max(1, self._threads))) for fault in found]
+        faults = [fault for found in in_turn(draft.read, draft.parts(self._parts(len(uses)))) for fault in found]
         if self._side is None:
             return draft.finish(faults, self._device), slot
         with torch.cuda.stream(self._side):
@@ -99,6 +102,9 @@ class Prefetcher:
         # The slot is read until here; the wait is this thread's alone.
         self._side.synchronize()
         return features, slot
+
+    def _parts(self, samples: int) -> int:
+        return max(1, min(self._threads, samples // _PART))
 
     def _handed_over(self, features: Features) -> Features:
         """Tell the allocator that the stream of the training loop uses what was made on the side stream."""

@@ -1,6 +1,7 @@
 """How the tokens of text lie in memory and on disk, and back to float16."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ class TextForm:
         """Bytes of one token."""
         return 2 * self.groups + self.dim if self.groups else 2 * self.dim
 
+    @lru_cache(maxsize=4096)  # noqa: B019 - holds forms, of which a run has one
     def layout(self, tokens: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
         """dtype and shape of the stored array of a text of `tokens` tokens."""
         if self.groups:
