@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from html import escape
 from typing import Final
 
 from curation.report.document import Block, Cards, Document, Figures, Folded, Heading, Section, Strip, Sum, Table, Text
@@ -79,10 +80,13 @@ def _block(block: Block, place: str) -> Iterator[str]:
         yield from (f"[{number(len(block.cards))} samples]({place})", "")
     elif isinstance(block, Strip):
         yield from (f"[{_inline(block.heading)}]({place})" if block.tiles else _inline(block.empty), "")
+    elif isinstance(block, Folded):
+        inner = [line for one in block.blocks for line in _block(one, place)]
+        yield from ("<details>", f"<summary>{escape(block.summary)}</summary>", "", *inner, "</details>", "")
     else:
-        columns = (block.blocks,) if isinstance(block, Folded) else block.columns
-        for inner in (one for column in columns for one in column):
-            yield from _block(inner, place)
+        for column in block.columns:
+            for one in column:
+                yield from _block(one, place)
 
 
 def _sum(block: Sum) -> Iterator[str]:

@@ -14,7 +14,7 @@ from curation.refusal import Refusal
 from curation.report.crops import CroppedSample
 from curation.shards.container import Container, check_container, index_container, open_container
 from curation.shards.grouping import Sample
-from curation.shards.shard_index import read_samples, stored_index
+from curation.shards.shard_index import find_samples, stored_index
 from curation.shards.target import Target
 from curation.shards.urls import shard_name
 from curation.sources.base import Source
@@ -88,13 +88,10 @@ def read_thumbnails(wanted: Sequence[Wanted], where: PictureSource, budget: int)
 
 
 def _find_rows(url: str, where: PictureSource, keys: set[str]) -> dict[str, Sample]:
-    for dataset in where.indexed_by:
-        index = stored_index(Target(dataset), url, where.source.container)
-        if index is not None:
-            samples: Sequence[Sample] = read_samples(Target(dataset), url, 0, index.rows)
-            break
-    else:
-        samples = index_container(url, where.source.container, shard_name(url))[1]
+    for dataset in map(Target, where.indexed_by):
+        if stored_index(dataset, url, where.source.container) is not None:
+            return {sample.key: sample for sample in find_samples(dataset, url, keys)}
+    samples = index_container(url, where.source.container, shard_name(url))[1]
     return {sample.key: sample for sample in samples if sample.key in keys}
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.dataset import LedgerEntry
-from schemas.status import USABLE_STATUSES
+from schemas.status import USABLE_STATUSES, RejectReason
 
 AVERAGED: Final = ("n_words", "n_t5_tokens", "repeated_4grams", "compression", "mean_logprob")
 """Columns of the captions table whose mean over a shard is looked at."""
@@ -64,11 +64,12 @@ class ShardTallies:
     shards: dict[str, ShardTally] = field(default_factory=dict)
 
     def add_ledger(self, entries: Iterable[LedgerEntry]) -> None:
-        """Count what went into the units, and what was refused."""
+        """Count what went into the units, and what was refused; rows that were not selected are in neither."""
         for entry in entries:
             tally = self.shards.setdefault(entry.shard, ShardTally())
-            tally.rows_in += entry.rows_in
-            tally.rejected += sum(entry.rejected.values())
+            left_out = entry.rejected.get(RejectReason.NOT_SELECTED, 0)
+            tally.rows_in += entry.rows_in - left_out
+            tally.rejected += sum(entry.rejected.values()) - left_out
 
     def add(self, table: Any) -> None:
         """Count the captions of one unit."""

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from curation.report.outliers import FEWEST_SHARDS, find_outliers
-from curation.report.shard_tallies import AVERAGED, Moments, ShardTally
+from curation.report.shard_tallies import AVERAGED, Moments, ShardTallies, ShardTally
+from schemas.dataset import LedgerEntry, RunFacts
 
 
 def shard(chance: random.Random, *, rejected: int, bad_share: float, words: float, rows: int = 500) -> ShardTally:
@@ -65,3 +66,12 @@ def test_moments_merge() -> None:
     assert parts[2].mean == pytest.approx(4.25)
     assert parts[2].deviation == pytest.approx((sum((v - 4.25) ** 2 for v in values) / 4) ** 0.5)
     assert set(ShardTally().moments) == set(AVERAGED)
+
+
+def test_rows_that_were_not_selected_are_no_rejects() -> None:
+    entry = LedgerEntry(
+        *("u", "s", 0, 10, "f", ()), 10, 3, {"not_selected": 6, "corrupt": 1}, {}, (), RunFacts(1.0, {}, 1, "host", {})
+    )
+    tallies = ShardTallies()
+    tallies.add_ledger([entry, entry])
+    assert (tallies.shards["s"].rows_in, tallies.shards["s"].rejected) == (8, 2)

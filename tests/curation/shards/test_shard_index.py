@@ -6,7 +6,7 @@ import pytest
 
 from curation.shards import shard_index
 from curation.shards.grouping import Sample
-from curation.shards.shard_index import ensure_index, read_samples, stored_index
+from curation.shards.shard_index import ensure_index, find_samples, read_samples, stored_index
 from curation.shards.tar_writer import TarWriter
 from curation.shards.target import Target
 from schemas.status import RejectReason
@@ -64,6 +64,8 @@ def test_rows_come_back_as_they_were_grouped(shard: Path, tmp_path: Path) -> Non
     assert y.detail
     assert read_samples(target, str(shard), 1, 2) == [y]
     assert read_samples(target, str(shard), 2, 9) == [z]
+    assert find_samples(target, str(shard), {z.key, x.key, "elsewhere"}) == [x, z]
+    assert find_samples(target, str(shard), ()) == []
 
 
 def test_the_index_is_renewed_when_the_shard_changes(shard: Path, tmp_path: Path, scans: list[str]) -> None:
