@@ -25,7 +25,8 @@ import pyarrow as pa
 from curation.nouns.merging import Run, merge_sorted
 from curation.nouns.rarefaction import Floats, Ints
 from curation.nouns.spectrum import Counted, frequencies
-from curation.nouns.statistics import Counts, spectrum_of
+from curation.nouns.statistics import spectrum_of
+from curation.nouns.summary import NounSummary
 
 _PRIOR: Final = 500.0
 _LEVEL: Final = 0.01
@@ -64,7 +65,7 @@ class Comparison:
 
 
 def compare_columns(
-    counts: Counts,
+    counts: NounSummary,
     before: str,
     after: str,
     before_rows: Iterable[pa.Table],

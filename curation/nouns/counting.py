@@ -1,27 +1,22 @@
-"""Exact noun counts that merge: a commutative monoid over caption columns.
+"""Exact noun counts that add up: a commutative monoid over caption columns.
 
-A caption is counted once, in the partial counts of its unit; partial counts add up by `merge` in any order and any
-grouping, and the sum equals the counts of all captions at once. Same counts, same tables, byte for byte.
+A caption is counted once, in the partial counts of its unit; partial counts add up (`curation.nouns.merging`) in any
+order and any grouping, and the sum equals the counts of all captions at once. Same counts, same tables, byte for byte.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import compress, islice
+from itertools import compress
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.nouns.merging import sum_by_keys
-from curation.nouns.spectrum import Counted, Spectrum, SpectrumBuilder
 from curation.nouns.tagger import Normalisation, TaggedCaption, Tagger, TaggerInfo
-from schemas.errors import UserError
 from schemas.tables import NOUN_TOTALS, NOUNS
 
 NOUN_KEYS: Final = ("column", "noun")
 TOTAL_KEYS: Final = ("column",)
-_CHUNK: Final = 4096
-_FAN_IN: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,40 +49,9 @@ class NounCounts:
     nouns: pa.Table
     totals: pa.Table
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The caption columns that were counted."""
-        return tuple(self.totals["column"].to_pylist())
-
     def total(self, column: str, name: str) -> int:
         """The total `name` (captions, empty, tokens, nouns, propns) of a caption column; 0 if it was not counted."""
         return total_of(self.totals, column, name)
-
-    def of_column(self, column: str) -> pa.Table:
-        """The rows of `nouns` that belong to a caption column."""
-        return self.nouns.filter(pc.equal(self.nouns["column"], column))
-
-    def spectrum(self, column: str, kind: Counted) -> Spectrum:
-        """How many nouns of a caption column occur how often."""
-        return self._gathered(column, kind).spectrum(self.total(column, "captions"))
-
-    def top(self, column: str, kind: Counted) -> tuple[tuple[str, int], ...]:
-        """The most frequent nouns of a caption column and their occurrences; ties by name."""
-        return tuple(self._gathered(column, kind).top)
-
-    def merge(self, other: "NounCounts") -> "NounCounts":
-        """The counts of both corpora together. Raises `UserError` if they were counted by different rules."""
-        return merge_counts(self.rules, [self, other])
-
-    def _gathered(self, column: str, kind: Counted) -> SpectrumBuilder:
-        builder = SpectrumBuilder(kind)
-        builder.add(self.of_column(column))
-        return builder
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, NounCounts):
-            return NotImplemented
-        return self.rules == other.rules and self.nouns.equals(other.nouns) and self.totals.equals(other.totals)
 
 
 @dataclass(slots=True)
@@ -164,11 +128,6 @@ class NounCounter:
         return NounCounts(self._rules, _table(nouns, NOUNS.arrow, 2), _table(totals, NOUN_TOTALS.arrow, 1))
 
 
-def no_counts(rules: CountingRules) -> NounCounts:
-    """The counts of no captions at all: the identity of `merge`."""
-    return NounCounter(rules).counts()
-
-
 def count_texts(
     counter: NounCounter, column: str, texts: Sequence[str | None], tagger: Tagger
 ) -> list[TaggedCaption | None]:
@@ -186,54 +145,8 @@ def count_texts(
     return found
 
 
-def count_captions(column: str, texts: Iterable[str | None], tagger: Tagger) -> NounCounts:
-    """The counts of all `texts` as caption column `column`; they are read a few thousand at a time."""
-    counter = NounCounter(CountingRules(tagger.info, tagger.normalisation))
-    counter.add_empty(column, rows=0)
-    remaining = iter(texts)
-    while chunk := list(islice(remaining, _CHUNK)):
-        count_texts(counter, column, chunk, tagger)
-    return counter.counts()
-
-
-def merge_counts(rules: CountingRules, parts: Iterable[NounCounts]) -> NounCounts:
-    """The sum of all `parts`, 64 at a time, in memory bounded by the result and 64 parts.
-
-    Raises `UserError` if a part was counted by other rules.
-    """
-    result = no_counts(rules)
-    waiting: list[NounCounts] = []
-    for part in parts:
-        if part.rules != rules:
-            raise UserError(
-                f"noun counts by {_spell(part.rules)} cannot be added to counts by {_spell(rules)}: "
-                f"count all captions with one tagger."
-            )
-        waiting.append(part)
-        if len(waiting) == _FAN_IN:
-            result, waiting = _sum(rules, [result, *waiting]), []
-    return _sum(rules, [result, *waiting])
-
-
-def counts_of_tables(rules: CountingRules, nouns: pa.Table, totals: pa.Table) -> NounCounts:
-    """The counts in the two tables of a unit, as they were written under `rules`."""
-    return _sum(rules, [NounCounts(rules, nouns, totals)])
-
-
-def _sum(rules: CountingRules, parts: Sequence[NounCounts]) -> NounCounts:
-    return NounCounts(
-        rules,
-        sum_by_keys(pa.concat_tables([p.nouns.cast(NOUNS.arrow) for p in parts]), NOUN_KEYS),
-        sum_by_keys(pa.concat_tables([p.totals.cast(NOUN_TOTALS.arrow) for p in parts]), TOTAL_KEYS),
-    )
-
-
 def _table(rows: Sequence[tuple[str | int, ...]], schema: pa.Schema, keys: int) -> pa.Table:
     ordered = sorted(rows, key=lambda row: tuple(str(value).encode() for value in row[:keys]))
     columns = zip(*ordered, strict=True) if ordered else [()] * len(schema)
     arrays = [pa.array(values, type=f.type) for values, f in zip(columns, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _spell(rules: CountingRules) -> str:
-    return f"{rules.tagger.name} {rules.tagger.version} ({rules.tagger.digest[:8]}), {rules.normalisation}"

@@ -12,7 +12,8 @@ import pyarrow as pa
 from curation.nouns.merging import Run, merge_sorted
 from curation.nouns.rarefaction import Ints
 from curation.nouns.spectrum import Counted, frequencies
-from curation.nouns.statistics import VALID_ABOVE, Counts, spectrum_of
+from curation.nouns.statistics import VALID_ABOVE, spectrum_of
+from curation.nouns.summary import NounSummary
 from schemas.errors import UserError
 
 _SCHEMA: Final = pa.schema([("noun", pa.string()), ("tf", pa.int64()), ("listed", pa.int64())])
@@ -39,7 +40,7 @@ class Coverage:
 
 
 def cover(
-    counts: Counts,
+    counts: NounSummary,
     column: str,
     rows: Iterable[pa.Table],
     reference: str,

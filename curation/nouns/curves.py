@@ -7,7 +7,8 @@ import numpy as np
 
 from curation.nouns.rarefaction import Ints
 from curation.nouns.spectrum import Counted, Spectrum
-from curation.nouns.statistics import Counts, NounStatistics, noun_statistics, spectrum_of
+from curation.nouns.statistics import NounStatistics, noun_statistics, spectrum_of
+from curation.nouns.summary import NounSummary
 
 _FIT: Final = (10, 10_000)  # ranks between which the slope is fitted: the head is grammar, the tail is rounding
 _LEAST_FITTED: Final = 20
@@ -31,7 +32,7 @@ class RankFrequency:
 
 
 def growth_curve(
-    counts: Counts, column: str, counted: Counted = Counted.BOTH, points: int = _POINTS
+    counts: NounSummary, column: str, counted: Counted = Counted.BOTH, points: int = _POINTS
 ) -> list[NounStatistics]:
     """The statistics (DN, VN, unseen) at up to `points` captions evenly spaced on a log scale, the last being N.
 
@@ -42,7 +43,7 @@ def growth_curve(
 
 
 def rank_frequency(
-    counts: Counts, column: str, counted: Counted = Counted.BOTH, points: int = 2 * _POINTS
+    counts: NounSummary, column: str, counted: Counted = Counted.BOTH, points: int = 2 * _POINTS
 ) -> RankFrequency:
     """Occurrences by rank: the noun of rank r is the r-th most frequent one."""
     spectrum = spectrum_of(counts, column, counted)

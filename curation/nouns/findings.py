@@ -155,7 +155,8 @@ def _coverage(merged: MergedCounts, columns: Sequence[str], reference: str | Non
         def listed() -> Run:
             return listed_nouns(other.rows(column) for column in other.summary.columns)
 
-        return tuple(cover(merged.summary, c, merged.rows(c), reference, listed()) for c in columns)
+        told = f"{reference} (counted by {other.summary.rules.spelt})"
+        return tuple(cover(merged.summary, c, merged.rows(c), told, listed()) for c in columns)
 
 
 def _comparison(merged: MergedCounts, compared: tuple[str, str] | None) -> Comparison | None:

@@ -1,4 +1,4 @@
-"""The noun stage: captions of a unit in, its mergeable counts out; and the counts of a whole dataset."""
+"""The noun stage: captions of a unit in, its counts out, which add up."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from curation.execution.clock import PhaseClock
 from curation.execution.stage import StageSpec, Unit
-from curation.nouns.counting import CountingRules, NounCounter, NounCounts, count_texts, counts_of_tables, merge_counts
+from curation.nouns.counting import CountingRules, NounCounter, count_texts
 from curation.nouns.inputs import CaptionRow, caption_rows
 from curation.nouns.per_image import per_image_table
 from curation.nouns.tagger import Normalisation, Tagger, TaggerInfo, load_tagger
@@ -15,7 +15,6 @@ from curation.shards.sinks import TableSink
 from curation.shards.unit_writer import UnitWriter
 from schemas.dataset import table_path
 from schemas.errors import UserError
-from schemas.reading import Dataset
 from schemas.status import RejectReason
 from schemas.tables import NOUN_TOTALS, NOUNS, NOUNS_PER_IMAGE
 
@@ -123,10 +122,3 @@ class NounWorker:
 def rules_of(config: Mapping[str, Any]) -> CountingRules:
     """The counting rules in the `config` of a nouns dataset."""
     return CountingRules(TaggerInfo(**config["tagger"]), Normalisation(config["normalisation"]))
-
-
-def read_counts(dataset: Dataset) -> NounCounts:
-    """The merged counts of all whole units of a nouns dataset, in memory bounded by the result and 64 units."""
-    rules = rules_of(dataset.info.config)
-    pairs = zip(dataset.tables(NOUNS), dataset.tables(NOUN_TOTALS, folder=TOTALS_DIR), strict=True)
-    return merge_counts(rules, (counts_of_tables(rules, nouns, totals) for nouns, totals in pairs))

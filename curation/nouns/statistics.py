@@ -10,27 +10,14 @@ distinct frequencies, so a corpus of millions of nouns takes milliseconds.
 """
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from curation.nouns.rarefaction import chance_above, chance_of_absence, chance_of_one
 from curation.nouns.spectrum import Counted, Spectrum
+from curation.nouns.summary import NounSummary
 from schemas.errors import UserError
 
 VALID_ABOVE: Final = 10  # a noun is valid if it appears more than this many times (PixArt-α, Table 1)
-
-
-class Counts(Protocol):
-    """Merged counts: `counting.NounCounts`, which are in memory, or `summary.NounSummary` of any number of nouns."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The caption columns that were counted."""
-
-    def spectrum(self, column: str, kind: Counted) -> Spectrum:
-        """How many nouns of a caption column occur how often."""
-
-    def top(self, column: str, kind: Counted) -> tuple[tuple[str, int], ...]:
-        """The most frequent nouns of a caption column and their occurrences; ties by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +52,7 @@ class NounStatistics:
         return self.nouns / self.captions if self.captions else 0.0
 
 
-def noun_statistics(counts: Counts, column: str, counted: Counted, captions: int | None = None) -> NounStatistics:
+def noun_statistics(counts: NounSummary, column: str, counted: Counted, captions: int | None = None) -> NounStatistics:
     """The statistics of a caption column, over all its N captions or expected for `captions` = m of them.
 
     Raises `UserError` if the column was not counted, or m is not between 1 and N.
@@ -86,16 +73,16 @@ def noun_statistics(counts: Counts, column: str, counted: Counted, captions: int
     return _expected(column, counted, spectrum, captions)
 
 
-def spectrum_of(counts: Counts, column: str, counted: Counted) -> Spectrum:
+def spectrum_of(counts: NounSummary, column: str, counted: Counted) -> Spectrum:
     """The spectrum of a caption column. Raises `UserError` if it was not counted."""
     if column not in counts.columns:
         raise UserError(f"column {column} was not counted; counted are {', '.join(counts.columns) or 'none'}.")
-    return counts.spectrum(column, counted)
+    return counts.spectra[column, counted]
 
 
-def top_nouns(counts: Counts, column: str, counted: Counted, limit: int) -> list[tuple[str, int]]:
+def top_nouns(counts: NounSummary, column: str, counted: Counted, limit: int) -> list[tuple[str, int]]:
     """The `limit` most frequent nouns (at most `spectrum.TOP_NOUNS`) and their occurrences; ties by name."""
-    return list(counts.top(column, counted)[:limit])
+    return list(counts.tops[column, counted][:limit])
 
 
 def _expected(column: str, counted: Counted, spectrum: Spectrum, m: int) -> NounStatistics:

@@ -12,7 +12,11 @@ from curation.nouns.spectrum import Counted, Spectrum, SpectrumBuilder
 
 @dataclass(frozen=True, slots=True)
 class NounSummary:
-    """What `curation.nouns.statistics` needs. `totals` has the columns of `NOUN_TOTALS`, a row a caption column."""
+    """What `curation.nouns.statistics` needs of merged counts.
+
+    `totals` has the columns of `schemas.tables.NOUN_TOTALS`, a row a caption column. `spectra` and `tops` have an entry
+    for each of these columns and each kind; a top is (noun, occurrences), the most frequent first, ties by name.
+    """
 
     rules: CountingRules
     totals: pa.Table
@@ -27,14 +31,6 @@ class NounSummary:
     def total(self, column: str, name: str) -> int:
         """The total `name` (captions, empty, tokens, nouns, propns) of a caption column; 0 if it was not counted."""
         return total_of(self.totals, column, name)
-
-    def spectrum(self, column: str, kind: Counted) -> Spectrum:
-        """The spectrum of a caption column."""
-        return self.spectra[column, kind]
-
-    def top(self, column: str, kind: Counted) -> tuple[tuple[str, int], ...]:
-        """The most frequent nouns of a caption column and their occurrences."""
-        return self.tops[column, kind]
 
 
 def summarise(rules: CountingRules, totals: pa.Table, nouns: Iterable[pa.Table]) -> NounSummary:

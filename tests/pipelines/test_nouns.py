@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import spacy
 
-from curation.nouns.stage import read_counts
+from curation.nouns.merged import merged_counts
 from pipelines.nouns import main
 from schemas.dataset import (
     DATASET_FILE,
@@ -79,8 +79,14 @@ def count(tagger: Path, out: Path, *inputs: object, options: Sequence[object] = 
 
 
 def nouns(out: Path, column: str) -> dict[str, int]:
-    table = read_counts(open_dataset(str(out), "nouns")).of_column(column)
-    return {row["noun"]: row["tf_noun"] + row["tf_propn"] for row in table.to_pylist()}
+    with merged_counts(open_dataset(str(out), "nouns")) as merged:
+        rows = [row for table in merged.rows(column) for row in table.to_pylist()]
+    return {row["noun"]: row["tf_noun"] + row["tf_propn"] for row in rows}
+
+
+def total(out: Path, column: str, name: str) -> int:
+    with merged_counts(open_dataset(str(out), "nouns")) as merged:
+        return merged.summary.total(column, name)
 
 
 def test_a_captions_dataset_is_counted_by_both_its_columns(tagger: Path, tmp_path: Path) -> None:
@@ -205,8 +211,8 @@ def test_files_of_every_kind_give_the_same_counts(tagger: Path, tmp_path: Path) 
     for name in ("p.parquet", "j.jsonl", "z.jsonl.gz", "t.txt"):
         assert count(tagger, tmp_path / f"out-{name}", tmp_path / name, options=["--columns", "TEXT"]) == 0
         assert nouns(tmp_path / f"out-{name}", "TEXT") == {"dog": 2, "rex": 1, "ball": 1}, name
-        counts = read_counts(open_dataset(str(tmp_path / f"out-{name}"), "nouns"))
-        assert (counts.total("TEXT", "captions"), counts.total("TEXT", "empty")) == (2, 1), name
+        out = tmp_path / f"out-{name}"
+        assert (total(out, "TEXT", "captions"), total(out, "TEXT", "empty")) == (2, 1), name
 
 
 def test_several_files_by_glob_are_one_unit_each(tagger: Path, tmp_path: Path) -> None:
@@ -220,8 +226,8 @@ def test_several_files_by_glob_are_one_unit_each(tagger: Path, tmp_path: Path) -
 def test_a_row_with_a_list_holds_several_captions(tagger: Path, tmp_path: Path) -> None:
     (tmp_path / "five.jsonl").write_text('{"captions": ["a dog", "a cat", null]}\n')
     count(tagger, tmp_path / "out", tmp_path / "five.jsonl", options=["--columns", "captions"])
-    counts = read_counts(open_dataset(str(tmp_path / "out"), "nouns"))
-    assert (counts.total("captions", "captions"), counts.total("captions", "empty")) == (2, 1)
+    out = tmp_path / "out"
+    assert (total(out, "captions", "captions"), total(out, "captions", "empty")) == (2, 1)
 
 
 def test_rows_that_cannot_be_read_are_rejected_with_a_reason(tagger: Path, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@ import random
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from curation.nouns.compare import Comparison, compare_columns, log_odds_z
 from curation.nouns.counting import CountingRules, NounCounter, NounCounts
 from curation.nouns.spectrum import Counted
+from curation.nouns.summary import summarise
 from curation.nouns.tagger import Normalisation, TaggedCaption, TaggedNoun, TaggerInfo
 from schemas.errors import UserError
 
@@ -28,8 +30,9 @@ def compared(
     before: dict[str, int], after: dict[str, int], kind: Counted = Counted.BOTH, limit: int = 20
 ) -> Comparison:
     counts = counted({"b": before, "a": after})
-    rows = {column: blocks(counts.of_column(column)) for column in "ba"}
-    return compare_columns(counts, "b", "a", rows["b"], rows["a"], kind, limit)
+    rows = {column: blocks(counts.nouns.filter(pc.equal(counts.nouns["column"], column))) for column in "ba"}
+    summary = summarise(RULES, counts.totals, [counts.nouns])
+    return compare_columns(summary, "b", "a", rows["b"], rows["a"], kind, limit)
 
 
 def blocks(table: pa.Table) -> list[pa.Table]:
@@ -93,5 +96,6 @@ def test_only_the_counted_kind_is_compared() -> None:
 
 
 def test_a_column_that_was_not_counted_is_a_users_error() -> None:
+    counts = counted({"b": {"dog": 1}})
     with pytest.raises(UserError, match="column x was not counted"):
-        compare_columns(counted({"b": {"dog": 1}}), "b", "x", [], [])
+        compare_columns(summarise(RULES, counts.totals, [counts.nouns]), "b", "x", [], [])

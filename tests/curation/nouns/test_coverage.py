@@ -1,10 +1,13 @@
 import gzip
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from curation.nouns.counting import CountingRules, NounCounter, NounCounts
 from curation.nouns.coverage import cover, listed_lines, listed_nouns
+from curation.nouns.summary import summarise
 from curation.nouns.tagger import Normalisation, TaggedCaption, TaggedNoun, TaggerInfo
 from schemas.errors import UserError
 
@@ -21,12 +24,17 @@ def counted(columns: dict[str, dict[str, int]]) -> NounCounts:
     return counter.counts()
 
 
+def rows_of(counts: NounCounts, column: str) -> list[pa.Table]:
+    return [counts.nouns.filter(pc.equal(counts.nouns["column"], column))]
+
+
 COUNTS = counted({"caption": {"dog": 11, "cat": 10, "atmosphere": 19}})
+SUMMARY = summarise(RULES, COUNTS.totals, [COUNTS.nouns])
 
 
 def test_entries_that_occur_and_that_are_valid_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("Dog\n cat \ndog\n\nzebra\npolar_bear\nstop  sign\n")
-    found = cover(COUNTS, "caption", [COUNTS.of_column("caption")], "list", listed_lines(str(tmp_path / "list.txt")))
+    found = cover(SUMMARY, "caption", rows_of(COUNTS, "caption"), "list", listed_lines(str(tmp_path / "list.txt")))
     assert (found.entries, found.phrases, found.once, found.valid) == (5, 2, 2, 1)
     assert found.outside == pytest.approx(19 / 40)
     assert found.captions == 40
@@ -40,8 +48,8 @@ def test_a_zipped_list_is_read_alike(tmp_path: Path) -> None:
 
 def test_the_columns_of_counted_captions_make_one_list() -> None:
     other = counted({"caption": {"dog": 3, "zebra": 1}, "raw_caption": {"dog": 1, "ant": 1}})
-    listed = listed_nouns([[other.of_column(column)] for column in other.columns])
-    found = cover(COUNTS, "caption", [COUNTS.of_column("caption")], "other", listed)
+    listed = listed_nouns(rows_of(other, column) for column in ("caption", "raw_caption"))
+    found = cover(SUMMARY, "caption", rows_of(COUNTS, "caption"), "other", listed)
     assert (found.entries, found.once, found.valid) == (3, 1, 1)
 
 

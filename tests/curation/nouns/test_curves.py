@@ -3,24 +3,26 @@ from itertools import pairwise
 
 import pytest
 
-from curation.nouns.counting import CountingRules, NounCounter, NounCounts
+from curation.nouns.counting import CountingRules, NounCounter
 from curation.nouns.curves import growth_curve, log_spaced, rank_frequency
 from curation.nouns.spectrum import Counted
 from curation.nouns.statistics import noun_statistics
+from curation.nouns.summary import NounSummary, summarise
 from curation.nouns.tagger import Normalisation, TaggedCaption, TaggedNoun, TaggerInfo
 from schemas.errors import UserError
 
 RULES = CountingRules(TaggerInfo("en_test", "1", "0123456789", "3"), Normalisation.LOWER)
 
 
-def counted(occurrences: dict[str, int]) -> NounCounts:
+def counted(occurrences: dict[str, int]) -> NounSummary:
     """Captions of one noun each."""
     counter = NounCounter(RULES)
     counter.add_empty("caption", 0)
     for noun, n in occurrences.items():
         for _ in range(n):
             counter.add_caption("caption", TaggedCaption(1, (TaggedNoun(noun, False),)))
-    return counter.counts()
+    counts = counter.counts()
+    return summarise(RULES, counts.totals, [counts.nouns])
 
 
 def test_log_spaced_numbers_begin_at_one_and_end_at_the_last() -> None:

@@ -1,19 +1,21 @@
 import json
 
-from curation.nouns.counting import CountingRules, NounCounter, NounCounts
+from curation.nouns.counting import CountingRules, NounCounter
 from curation.nouns.render import PAPER_TABLE_1, render_table, table_record
 from curation.nouns.spectrum import Counted
 from curation.nouns.statistics import NounStatistics, noun_statistics
+from curation.nouns.summary import NounSummary, summarise
 from curation.nouns.tagger import Normalisation, TaggedCaption, TaggedNoun, TaggerInfo
 
 RULES = CountingRules(TaggerInfo("en_test", "1.5", "0123456789abcdef", "3.8.0"), Normalisation.LOWER)
 
 
-def counts() -> NounCounts:
+def counts() -> NounSummary:
     counter = NounCounter(RULES)
     for i in range(1200):
         counter.add_caption("caption", TaggedCaption(5, (TaggedNoun("dog", False), TaggedNoun(f"n{i}", True))))
-    return counter.counts()
+    found = counter.counts()
+    return summarise(RULES, found.totals, [found.nouns])
 
 
 def rows() -> list[NounStatistics]:

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.nouns.counting import CountingRules, NounCounter, NounCounts
+from curation.nouns.counting import CountingRules, NounCounter
 from curation.nouns.curves import growth_curve
 from curation.nouns.spectrum import Counted
 from curation.nouns.statistics import VALID_ABOVE, noun_statistics, top_nouns
+from curation.nouns.summary import NounSummary, summarise
 from curation.nouns.tagger import Normalisation, TaggedCaption, TaggedNoun, TaggerInfo
 from schemas.errors import UserError
 
@@ -16,12 +17,13 @@ RULES = CountingRules(TaggerInfo("en_test", "1", "0123456789", "3"), Normalisati
 Caption = list[TaggedNoun]
 
 
-def counted(captions: list[Caption]) -> NounCounts:
+def counted(captions: list[Caption]) -> NounSummary:
     counter = NounCounter(RULES)
     counter.add_empty("caption", 3)
     for nouns in captions:
         counter.add_caption("caption", TaggedCaption(len(nouns) + 2, tuple(nouns)))
-    return counter.counts()
+    counts = counter.counts()
+    return summarise(RULES, counts.totals, [counts.nouns])
 
 
 def zipf_captions(number: int, seed: int) -> list[Caption]:
@@ -102,7 +104,8 @@ def test_a_corpus_of_the_papers_size_is_estimated_without_overflow() -> None:
     counts = counter.counts()
     size = 11_190_000
     totals = counts.totals.set_column(1, counts.totals.schema.field(1), [[size]])
-    one_in_a_thousand = noun_statistics(NounCounts(RULES, counts.nouns, totals), "caption", Counted.BOTH, size // 1000)
+    summary = summarise(RULES, totals, [counts.nouns])
+    one_in_a_thousand = noun_statistics(summary, "caption", Counted.BOTH, size // 1000)
     assert one_in_a_thousand.distinct == pytest.approx(1e-3, rel=1e-4)
 
 
