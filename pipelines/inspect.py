@@ -62,7 +62,7 @@ def _look(options: argparse.Namespace, manifest: "Manifest", plan: "Plan") -> di
     if not found:
         found |= {"contents": contents(manifest, plan), "plan": plan_facts(plan)}
     if options.quality:
-        found["quality"] = shuffle_quality(manifest, plan)
+        found["quality"] = shuffle_quality(manifest.population(), plan, manifest.latents.file)
     return found
 
 

@@ -3,18 +3,20 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.reading import open_dataset
 from training.data.manifest import Manifest, Places
-from training.data.plan import GlobalBatch, Plan
+from training.data.plan import Plan
+from training.data.population import Population
 
 _LENGTH_STEP: Final = 10  # tokens a bar of the histogram
 _PIECE: Final = 1 << 20
 _SHOWN: Final = 3  # samples that a batch names
+_RANK_BITS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,31 +177,26 @@ def plan_facts(plan: Plan) -> PlanFacts:
     )
 
 
-def shuffle_quality(manifest: Manifest, plan: Plan, stretches: int = 8, stretch: int = 64) -> ShuffleQuality:
-    """Measured on `stretches` runs of `stretch` batches, spread over the first epoch."""
+def shuffle_quality(
+    population: Population, plan: Plan, files: NDArray[np.int32], stretches: int = 8, stretch: int = 64
+) -> ShuffleQuality:
+    """Measured on `stretches` runs of `stretch` batches over the first epoch; `files` [N] is where each row lies."""
     steps = max(1, plan.steps_before(1))
     stretch = min(stretch, steps)
     firsts = np.unique(np.linspace(0, steps - stretch, min(stretches, steps)).astype(int)).tolist()
-    runs = [[plan.batch(step) for step in range(first, first + stretch)] for first in firsts]
-    batches = [(first + i, batch) for first, run in zip(firsts, runs, strict=True) for i, batch in enumerate(run)]
-    population = manifest.population()
-    rank = np.empty(len(manifest), np.int64)  # place of each row among those of its bucket and dataset
-    for stratum in population.strata:
-        rank[population.members[stratum.first : stratum.first + stratum.size]] = np.arange(stratum.size)
-    correlation, weight = _correlation(population, rank, batches)
-    together = [_neighbours(population.datasets_of(batch.rows), rank[batch.rows]) for _, batch in batches]
-    size = {s.bucket: sum(t.size for t in population.strata if t.bucket == s.bucket) for s in population.strata}
-    expected = [(len(batch) - 1) / max(1, size[batch.bucket] - 1) for _, batch in batches]
-    files = manifest.latents.file
-    owners = {bucket: _file_counts(manifest, bucket) for bucket in {batch.bucket for _, batch in batches}}
+    runs = [[_placed(population, plan, step) for step in range(first, first + stretch)] for first in firsts]
+    placed = [batch for run in runs for batch in run]
+    correlation, samples = _correlation(placed)
+    counts = {bucket: _file_counts(population, files, bucket) for bucket in {batch.bucket for batch in placed}}
+    expected = [(len(b.rows) - 1) / max(1, counts[b.bucket].sum() - 1) for b in placed]
     return ShuffleQuality(
-        batches=len(batches),
+        batches=len(placed),
         position_correlation=correlation,
-        position_correlation_shuffled=1 / np.sqrt(max(1, weight)),
-        neighbours_together=float(np.mean(together)),
+        position_correlation_shuffled=float(1 / np.sqrt(max(1, samples))),
+        neighbours_together=float(np.mean([np.isin(b.names + 1, b.names).mean() for b in placed])),
         neighbours_together_shuffled=float(np.mean(np.minimum(1, expected))),
-        files_a_batch=float(np.mean([len(np.unique(files[batch.rows])) for _, batch in batches])),
-        files_a_batch_shuffled=float(np.mean([_distinct(owners[b.bucket], len(b)) for _, b in batches])),
+        files_a_batch=float(np.mean([len(np.unique(files[b.rows])) for b in placed])),
+        files_a_batch_shuffled=float(np.mean([_distinct(counts[b.bucket], len(b.rows)) for b in placed])),
         files_a_stretch=float(np.mean([len(np.unique(files[np.concatenate([b.rows for b in run])])) for run in runs])),
         files=len(np.unique(files)),
     )
@@ -262,33 +259,49 @@ def _truncated(url: str) -> float:
     return sum(entry.counts.get("truncated", 0) for entry in entries) / max(1, sum(e.rows_kept for e in entries))
 
 
-def _correlation(
-    population: Any, rank: NDArray[np.int64], batches: Sequence[tuple[int, GlobalBatch]]
-) -> tuple[float, int]:
-    """Mean correlation of step and rank over strata, weighted by samples; and the number of samples."""
-    rows = np.concatenate([batch.rows for _, batch in batches])
-    steps = np.concatenate([np.full(len(batch), step) for step, batch in batches])
-    groups = population.datasets_of(rows) * (1 << 20)
-    groups += np.concatenate([np.full(len(batch), batch.bucket) for _, batch in batches])
-    total, weight = 0.0, 0
+@dataclass(frozen=True, slots=True, eq=False)
+class _Placed:
+    """A batch whose samples are numbered: neighbours in one bucket of one dataset have neighbouring names."""
+
+    step: int
+    bucket: int
+    rows: NDArray[np.int64]
+    datasets: NDArray[np.int64]
+    names: NDArray[np.int64]
+
+
+def _placed(population: Population, plan: Plan, step: int) -> _Placed:
+    batch = plan.batch(step)
+    datasets, names = population.datasets_of(batch.rows), np.empty(len(batch), np.int64)
+    for stratum in population.strata:
+        if stratum.bucket == batch.bucket:
+            mine = datasets == stratum.dataset
+            members = population.members[stratum.first : stratum.first + stratum.size]
+            ranks = np.searchsorted(members, batch.rows[mine].astype(members.dtype))
+            names[mine] = ranks + (stratum.dataset << _RANK_BITS)
+    return _Placed(step, batch.bucket, batch.rows, datasets, names)
+
+
+def _correlation(placed: Sequence[_Placed]) -> tuple[float, int]:
+    """Correlation of step and rank in each bucket of each dataset, weighted by samples; and how many samples."""
+    names = np.concatenate([batch.names for batch in placed])
+    steps = np.concatenate([np.full(len(batch.rows), batch.step) for batch in placed])
+    buckets = np.concatenate([np.full(len(batch.rows), batch.bucket) for batch in placed])
+    groups = buckets + ((names >> _RANK_BITS) << _RANK_BITS)
+    total, samples = 0.0, 0
     for group in np.unique(groups):
         mine = groups == group
-        places, times = rank[rows[mine]], steps[mine]
-        if np.ptp(places) and np.ptp(times):
-            total += float(np.corrcoef(times, places)[0, 1]) * len(places)
-            weight += len(places)
-    return total / max(1, weight), weight
+        if np.ptp(names[mine]) and np.ptp(steps[mine]):
+            total += float(np.corrcoef(steps[mine], names[mine])[0, 1]) * int(mine.sum())
+            samples += int(mine.sum())
+    return total / max(1, samples), samples
 
 
-def _neighbours(datasets: NDArray[np.int64], ranks: NDArray[np.int64]) -> float:
-    """The share of a batch's samples whose next one is in the batch too."""
-    names = datasets * (1 << 40) + ranks
-    return float(np.isin(names + 1, names).mean())
-
-
-def _file_counts(manifest: Manifest, bucket: int) -> NDArray[np.int64]:
-    """How many samples of `bucket` each file has."""
-    return np.unique(manifest.latents.file[manifest.bucket == bucket], return_counts=True)[1]
+def _file_counts(population: Population, files: NDArray[np.int32], bucket: int) -> NDArray[np.int64]:
+    """How many samples of `bucket` each file has that has any."""
+    strata = [s for s in population.strata if s.bucket == bucket]
+    rows = np.concatenate([population.members[s.first : s.first + s.size] for s in strata])
+    return np.unique(files[rows], return_counts=True)[1]
 
 
 def _distinct(counts: NDArray[np.int64], size: int) -> float:

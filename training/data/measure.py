@@ -5,7 +5,7 @@ and of the longest of its captions, so the sum holds whichever caption is drawn;
 taken from the streams, once an epoch and bucket.
 """
 
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Protocol
 
 import numpy as np
@@ -109,8 +109,10 @@ class Tokens:
 
     def weigh(self, bucket: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Measure`."""
-        text = self._population.tokens[rows].max(axis=1).astype(np.int64)
-        return np.maximum(text, self._floor) + self._latent[bucket]
+        tokens = self._population.tokens
+        # One column after the other: over an axis this short, numpy's own maximum is many times slower.
+        text = reduce(np.maximum, (tokens[rows, variant] for variant in range(tokens.shape[1])))
+        return np.maximum(text, self._floor).astype(np.int64) + self._latent[bucket]
 
     def an_epoch(self, bucket: int) -> float:
         """See `Measure`."""

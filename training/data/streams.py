@@ -78,7 +78,8 @@ class Streams:
         """How many of each stratum of `dataset` come before each of its chunks: [C + 1, S]."""
         population = self._population
         start, stop = population.starts[dataset : dataset + 2]
-        edges = np.append(np.arange(start, stop, self._chunk), stop)
+        # Of the members' type: searching for another would copy them all.
+        edges = np.append(np.arange(start, stop, self._chunk), stop).astype(np.int32)
         strata = [stratum for stratum in population.strata if stratum.dataset == dataset]
         out = np.empty((len(edges), len(strata)), np.int32)
         for column, stratum in enumerate(strata):
