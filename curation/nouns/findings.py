@@ -98,7 +98,7 @@ def find(dataset: Dataset, questions: Questions) -> NounFindings:
     """
     with merged_counts(dataset) as merged:
         counts = merged.summary
-        rows, notes = _rows(counts, questions.at)
+        rows, notes = table_rows(counts, questions.at)
         if dataset.faults:
             notes.append(f"{len(dataset.faults):,} units are not counted, such as {dataset.faults[0]}.")
         filled = [column for column in counts.columns if counts.total(column, "captions")]
@@ -114,7 +114,7 @@ def find(dataset: Dataset, questions: Questions) -> NounFindings:
         )
 
 
-def _rows(counts: NounSummary, at: Sequence[int]) -> tuple[list[NounStatistics], list[str]]:
+def table_rows(counts: NounSummary, at: Sequence[int]) -> tuple[list[NounStatistics], list[str]]:
     """The rows of the table: each column whole, at the asked sizes, at the size that all columns reach, and at the
     paper's if there are as many."""
     totals = {column: counts.total(column, "captions") for column in counts.columns}
