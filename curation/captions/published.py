@@ -1,6 +1,6 @@
 """Captions that somebody published, as a captions dataset: joined to the pictures by key, judged by the same rules.
 
-No model runs and no picture is decoded; of each only the header is read, for its size. A picture for which no caption
+No model runs, and of a JPEG only the header is read, for its size. A picture for which no caption
 was published is refused with that reason; captions for which there is no picture are found after the job.
 """
 

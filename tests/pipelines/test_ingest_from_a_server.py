@@ -39,9 +39,12 @@ from schemas.tables import IMAGES, REJECTS
 PYTHON = os.environ.get("LATENTMILL_IMG2DATASET_PYTHON") or (
     sys.executable if importlib.util.find_spec("img2dataset") else None
 )
-pytestmark = pytest.mark.skipif(
-    PYTHON is None, reason="no img2dataset here: name its interpreter in LATENTMILL_IMG2DATASET_PYTHON"
-)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        PYTHON is None, reason="no img2dataset here: name its interpreter in LATENTMILL_IMG2DATASET_PYTHON"
+    ),
+]
 
 
 @dataclass(slots=True)
@@ -93,7 +96,7 @@ def fill(web: Web, photographs: list[bytes]) -> None:
     for photograph in photographs[1:4]:
         web.serve(body(photograph), "kept", photograph)
     web.serve(status(404), "http_404")
-    web.serve(silent(4), "timeout")
+    web.serve(silent(60), "timeout")
     web.serve(after(0.3, body(photographs[4])), "kept", photographs[4])
     web.serve(cut_short(photographs[5]), "truncated")
     web.serve(half_without_length(photographs[5]), "corrupt")
@@ -131,7 +134,7 @@ def ingest(web: Web, folder: Path) -> Run:
     web.server.asked.clear()
     out = folder / "images"
     given = ["--metadata", str(folder / "part-0.parquet"), "--out", str(out), "--img2dataset", str(PYTHON)]
-    assert main([*given, "--min-similarity", "0.2", "--timeout", "1", "--tries", "1", "--threads", "8"]) == 0
+    assert main([*given, "--min-similarity", "0.2", "--timeout", "6", "--tries", "1", "--threads", "8"]) == 0
     dataset = open_dataset(str(out), "images").require_whole()
     rejected = [row for table in dataset.tables(REJECTS, folder="rejects") for row in table.to_pylist()]
     kept = [row for table in dataset.tables(IMAGES) for row in table.to_pylist()]
