@@ -1,9 +1,9 @@
 """How large a report of a million rows is, how long it takes and what memory: `python -m benchmarks.report_size`
 
-Writes a synthetic captions dataset (and latents index, and shards of pictures, which are one tar under many names) into
-a temporary directory, makes the report of it in a process of its own, and prints size, seconds and that process's peak
-resident memory; then the same of a tenth of the rows, for the ratio. The captions have what real ones have: long tails,
-loops, refusals, cut sentences, and one shard in which all goes wrong.
+Writes a synthetic captions dataset, and shards of pictures (one tar under many names), into a temporary directory, makes
+the report of it in a process of its own, and prints size, seconds and that process's peak resident memory; first for a
+tenth of the rows, for the ratio. The captions have what real ones have: long tails, loops, refusals, cut sentences, and
+one shard in which all goes wrong.
 """
 
 import argparse
@@ -49,12 +49,12 @@ def main() -> None:
     """Write, report, print."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--rows", type=int, default=1_000_000)
-    command.add_argument("--shards", type=int, default=100)
+    command.add_argument("--shard-rows", type=int, default=10_000)
     command.add_argument("--keep", type=Path, metavar="DIR", help="write here and leave everything in place")
     options = command.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = options.keep or Path(folder)
-        told = [_measured(root / str(rows), rows, options.shards) for rows in (options.rows // 10, options.rows)]
+        told = [_measured(root / str(rows), rows, options.shard_rows) for rows in (options.rows // 10, options.rows)]
     print(f"python {platform.python_version()}, pyarrow {version('pyarrow')}, Pillow {version('Pillow')}")
     print(f"{'rows':>10} {'HTML MB':>8} {'JSON MB':>8} {'MD kB':>7} {'seconds':>8} {'rows/s':>8} {'peak MiB':>9}")
     for one in told:
@@ -69,10 +69,9 @@ def main() -> None:
         raise SystemExit(f"the page has {large['html']:.2f} MB, the limit is {_LIMIT_MB:g}")
 
 
-def _measured(root: Path, rows: int, shards: int) -> dict[str, float]:
-    names = [f"made-{i:05d}" for i in range(shards)]
-    per_shard = rows // shards
-    keys = [f"{i:09d}" for i in range(per_shard)]
+def _measured(root: Path, rows: int, shard_rows: int) -> dict[str, float]:
+    names = [f"made-{i:05d}" for i in range(rows // shard_rows)]
+    keys = [f"{i:09d}" for i in range(shard_rows)]
     write_shards(root / "shards", names, keys)
     write_captions(root / "captions", dict.fromkeys(names, keys))
     for name in names:
