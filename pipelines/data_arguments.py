@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any, Final
@@ -51,7 +52,10 @@ def add_data_arguments(command: argparse.ArgumentParser) -> None:
         help="of samples that may lack latents or text (default 0.0)",
     )
     data.add_argument(
-        "--manifest-cache", metavar="DIR", default=str(_default_cache()), help="local directory for joined data sets"
+        "--manifest-cache",
+        metavar="DIR",
+        default=str(_default_cache()),
+        help="directory on a disk of this machine where joined data sets are kept (default: among temporary files)",
     )
 
 
@@ -126,7 +130,8 @@ def policy_of(options: argparse.Namespace, shares: tuple[Share, ...], latent_pat
 
 
 def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentmill" / "manifests"
+    """Where temporary files go: that is a disk of this machine, which a home directory need not be."""
+    return Path(tempfile.gettempdir()) / f"latentmill-{os.getuid()}" / "manifests"
 
 
 def _weighted(value: str) -> tuple[str, float]:

@@ -16,8 +16,8 @@ Write = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where joined data sets are kept; not at home."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    """Where joined data sets are kept; not where other temporary files are."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

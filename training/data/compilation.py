@@ -116,15 +116,16 @@ def compiled(sources: Sequence[OpenSource], name: str, cache: Path | None) -> Co
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache / f"{name}.lock"):
             if not _is_whole(cache / name):
-                shutil.rmtree(cache / name, ignore_errors=True)
+                for leftover in (cache / name, *cache.glob(f"{name}.*.partial")):  # of processes that were killed
+                    shutil.rmtree(leftover, ignore_errors=True)
                 _make_room(cache)
                 with tempfile.TemporaryDirectory(prefix=f"{name}.", suffix=".partial", dir=cache) as folder:
                     _compile(sources, Path(folder) / name)
                     (Path(folder) / name).rename(cache / name)
             os.utime(cache / name)
+            return _load(cache / name)
     except OSError as error:
         raise StorageError(f"{cache}: {error}. Free space there, or choose another --manifest-cache.") from None
-    return _load(cache / name)
 
 
 def row_type(variants: int, flipped: bool) -> np.dtype[Any]:

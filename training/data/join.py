@@ -136,10 +136,16 @@ def _read(
         if not entry.rows_kept:
             continue
         path = index_path(entry.unit)
-        with dataset.fs.open(dataset.path(path), "rb") as opened:
-            parquet = pq.ParquetFile(opened)
-            schema.check(parquet.schema_arrow, f"{dataset.url}/{path}")
-            table = parquet.read(columns=["shard", "key", *columns]).select(["shard", "key", *columns])
+        try:
+            with dataset.fs.open(dataset.path(path), "rb") as opened:
+                parquet = pq.ParquetFile(opened)
+                schema.check(parquet.schema_arrow, f"{dataset.url}/{path}")
+                table = parquet.read(columns=["shard", "key", *columns]).select(["shard", "key", *columns])
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DatasetError(
+                f"{dataset.url}/{path}: cannot be read ({error}). Check the storage, or write the unit anew with "
+                f"pipelines.{dataset.info.stage}."
+            ) from None
         if len(table) != entry.rows_kept:
             raise DatasetError(f"{dataset.url}/{path}: {len(table)} rows, the ledger says {entry.rows_kept}.")
         tables.append(table.append_column("file", pa.array(np.full(len(table), number, np.int32))))

@@ -2,8 +2,8 @@
 
 A draw is a pure function of (seed, visit, sample id, purpose): the cipher Philox4x32-10 (Salmon et al., Parallel random
 numbers: as easy as 1, 2, 3, SC 2011) with the key `seed` and the counter (block, visit and purpose, sample id). All of
-them fit into it whole, so no two uses of a sample and no two purposes share a number. `visit` counts how often the plan
-has used the sample before: it grows with the epochs and tells apart the uses within one.
+them fit into it whole (visits below 2**24), so no two uses of a sample and no two purposes share a number. `visit`
+counts how often the plan has used the sample before: it grows with the epochs and tells apart the uses within one.
 
 The rounds are written in operators that numpy's and torch's int64 share, so the words are the same bits on the host and
 on any device; normal deviates made from them agree within the rounding of log, sqrt, sin and cos.
@@ -18,8 +18,6 @@ import torch
 import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
-
-MAX_VISITS: Final = 1 << 24
 
 _MASK: Final = 0xFFFFFFFF
 _MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)

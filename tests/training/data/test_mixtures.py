@@ -187,3 +187,29 @@ def test_a_cache_that_cannot_be_written_is_told_in_one_line(write_features: Writ
     with pytest.raises(StorageError, match="--manifest-cache") as caught:
         open_manifest(str(made.latents), str(made.text), cache=tmp_path / "file" / "cache")
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_killed_process_left_half_made_is_removed(write_features: Write, tmp_path: Path) -> None:
+    made, cache = write_features(), tmp_path / "cache"
+    open_manifest(str(made.latents), str(made.text), cache=cache)
+    (kept,) = (path for path in cache.iterdir() if path.is_dir())
+    (cache / f"{kept.name}.abc.partial").mkdir()
+    (kept / "names.arrow").unlink()
+    open_manifest(str(made.latents), str(made.text), cache=cache)
+    assert [path for path in cache.iterdir() if path.is_dir()] == [kept]
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbled"])
+def test_an_index_that_cannot_be_read_is_an_error_that_names_it(write_features: Write, damage: str) -> None:
+    made = write_features()
+    index = made.text / "index" / "unit-00005.parquet"
+    content = bytes(index.stat().st_size)
+    opened_anyway = open_mixture([Source("", str(made.latents), (str(made.text),))])
+    assert len(opened_anyway) == 12
+    index.write_bytes(content)
+    if damage == "missing":
+        index.unlink()
+        index.symlink_to("/nowhere")
+    with pytest.raises(DatasetError, match=r"unit-00005") as caught:
+        open_manifest(str(made.latents), str(made.text))
+    assert "\n" not in str(caught.value)
