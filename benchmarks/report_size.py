@@ -1,9 +1,9 @@
 """How large a report of a million rows is, how long it takes and what memory: `python -m benchmarks.report_size`
 
-Writes a synthetic captions dataset, and shards of pictures (one tar under many names), into a temporary directory, makes
-the report of it in a process of its own, and prints size, seconds and that process's peak resident memory; first for a
-tenth of the rows, for the ratio. The captions have what real ones have: long tails, loops, refusals, cut sentences, and
-one shard in which all goes wrong.
+Writes a synthetic captions dataset, and shards of pictures (one tar under many names), into a temporary directory,
+makes the report of it in a process of its own, and prints size, seconds and that process's peak resident memory; first
+for a tenth of the rows, for the ratio. The captions have what real ones have: long tails, loops, refusals, cut
+sentences, and one shard in which all goes wrong.
 """
 
 import argparse
