@@ -73,7 +73,7 @@ def check_model(address: Address, model: str, answers_to: Callable[[str], Any], 
     except RefusedError:
         return
     except TroubleError as error:
-        if str(error).startswith("HTTP "):
+        if error.status:
             return
         raise
     serves = f"serves {', '.join(listed[:5])}" if listed else "does not say what it serves"

@@ -27,13 +27,13 @@ _NOT_OURS: Final = frozenset({401, 403, 404, 405, 407})
 class TroubleError(Exception):
     """The server gave no usable answer this time; the same request may be answered later.
 
-    `doubtful`: it may be dead, stuck or another than it was, and should be examined. `wait_seconds`: how long it asked
-    to be left alone.
+    `status`: that of its answer, 0 if there was none. `doubtful`: it may be dead, stuck or another than it was, and
+    should be examined. `wait_seconds`: how long it asked to be left alone.
     """
 
-    def __init__(self, reason: str, *, doubtful: bool = False, wait_seconds: float = 0.0) -> None:
+    def __init__(self, reason: str, *, status: int = 0, doubtful: bool = False, wait_seconds: float = 0.0) -> None:
         super().__init__(reason)
-        self.doubtful, self.wait_seconds = doubtful, wait_seconds
+        self.status, self.doubtful, self.wait_seconds = status, doubtful, wait_seconds
 
 
 class RefusedError(Exception):
@@ -131,7 +131,8 @@ def _judge(response: http.client.HTTPResponse, content: bytes) -> Any:
     if not 200 <= status < 300:
         reason = f"HTTP {status}: {_message(content)}"
         if status in _PASSING or status in _NOT_OURS or not 400 <= status < 500:
-            raise TroubleError(reason, doubtful=status in _NOT_OURS, wait_seconds=_wait_of(response))
+            doubtful = status in _NOT_OURS
+            raise TroubleError(reason, status=status, doubtful=doubtful, wait_seconds=_wait_of(response))
         raise RefusedError(reason)
     if not content.strip():
         return None

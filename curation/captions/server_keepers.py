@@ -130,7 +130,7 @@ def _require_health(address: Address, lines: OpenLines) -> None:
     try:
         address.get("/health", _HEALTH_SECONDS, lines)
     except TroubleError as error:
-        if "HTTP 404" not in str(error):
+        if error.status != 404:
             raise
         address.get("/v1/models", _HEALTH_SECONDS, lines)
 
