@@ -73,11 +73,10 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A heading within a section; with `anchor` it can be linked to."""
+    """A heading within a section."""
 
     kind: ClassVar[str] = "heading"
     text: str
-    anchor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
