@@ -1,4 +1,4 @@
-"""Counting nouns beside spaCy, in turns on the same captions: `python -m benchmarks.nouns_speed [speed|workers|memory]`
+"""Counting nouns beside spaCy, in turns on the same captions: `python -m benchmarks.nouns_speed [speed|workers|memory|new-words]`
 
 The peer is a whole spaCy pipeline of the shape of en_core_web_sm (tok2vec, tagger, parser, attribute_ruler, lemmatizer,
 and ner with a tok2vec of its own, 96 wide and 4 deep), run as its documentation shows: `for doc in nlp.pipe(texts)`.
@@ -7,8 +7,8 @@ that come with latentmill, which makes the counts comparable; parser and ner are
 costs the same time a token. `--peer en_core_web_sm` takes an installed pipeline instead. The third in the round is
 latentmill's own tagger run by spaCy alone, with nothing left out and nothing tuned.
 
-`workers` counts the same files with one Ray worker and with two, in turns; `memory` counts a million short captions, a
-new made-up word in each, and prints what is resident.
+`workers` counts the same files with one Ray worker and with two, in turns; `memory` counts a million short captions and
+prints what is resident; `new-words` does so with a new made-up word in each, which no real captions have.
 """
 
 import argparse
@@ -43,6 +43,7 @@ _CORPORA: Final = {
     ),
     "alt text": (("alt-text/laion2b-capsfusion.dev.jsonl.gz", "alt_text"),),
 }
+_PARTS: Final = ("speed", "workers", "memory", "new-words")
 _UNIT: Final = 10_000
 
 Counts = Counter[tuple[str, bool]]
@@ -51,7 +52,7 @@ Counts = Counter[tuple[str, bool]]
 def main() -> None:
     """Measure what was asked for and print it."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    command.add_argument("what", nargs="*", choices=[[], "speed", "workers", "memory"], help="default: all three")
+    command.add_argument("what", nargs="*", choices=[[], *_PARTS], help="default: the first three")
     default = os.environ.get("LATENTMILL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")
     command.add_argument("--data", type=Path, default=default, help="the folder with captions-human and dense-captions")
     command.add_argument("--peer", metavar="NAME", help="an installed spaCy pipeline")
@@ -63,13 +64,14 @@ def main() -> None:
         f"Python {platform.python_version()}, spaCy {spacy.__version__}, numpy {np.__version__}, {os.cpu_count()} cores"
     )
     print(f"load average {load}; OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}")
-    what = options.what or ["speed", "workers", "memory"]
+    what = options.what or _PARTS[:3]
     if "speed" in what:
         measure_speed(options.data, options.peer, 2 if options.quick else options.rounds, 50 if options.quick else 500)
     if "workers" in what:
         measure_workers(options.data, 1 if options.quick else 2, 4 if options.quick else 20)
-    if "memory" in what:
-        measure_memory(options.data, 100_000 if options.quick else 1_000_000)
+    for part in ("memory", "new-words"):
+        if part in what:
+            measure_memory(options.data, 100_000 if options.quick else 1_000_000, new_words=part == "new-words")
 
 
 def measure_speed(data: Path, peer: str | None, rounds: int, dense: int) -> None:
@@ -149,15 +151,18 @@ def measure_workers(data: Path, rounds: int, units: int) -> None:
     print(f"\n{units} files of 3,000 captions by Ray: one worker {one:,.0f}/s, two {two:,.0f}/s, {ratio:.2f} times")
 
 
-def measure_memory(data: Path, number: int) -> None:
-    """What is resident while `number` captions are counted, unit by unit, a new made-up word in each."""
+def measure_memory(data: Path, number: int, *, new_words: bool) -> None:
+    """What is resident while `number` captions are counted, unit by unit; with `new_words`, a made-up one in each."""
     short = [files for corpus, files in _CORPORA.items() if "dense" not in corpus]
     texts = [text for files in short for text in islice(captions(data, files), 3000)]
     tagger, process = load_tagger(None), psutil.Process()
     started = time.perf_counter()
-    print(f"\n{number:,} captions, {number:,} words that never came before")
+    print(f"\n{number:,} captions{', and as many words that never came before' if new_words else ''}")
     for first in range(0, number, _UNIT):
-        unit = [f"{text} zq{first + i}x" for i, text in enumerate(islice(cycle(texts), first, first + _UNIT))]
+        start = first % len(texts)
+        unit = list(islice(cycle(texts), start, start + _UNIT))
+        if new_words:
+            unit = [f"{text} zq{place}x" for place, text in enumerate(unit, first)]
         counter = NounCounter(CountingRules(tagger.info, tagger.normalisation))
         count_texts(counter, "caption", unit, tagger)
         if (first + _UNIT) % (number // 10) == 0:
