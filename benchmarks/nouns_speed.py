@@ -1,4 +1,6 @@
-"""Counting nouns beside spaCy, in turns on the same captions: `python -m benchmarks.nouns_speed [speed|workers|memory|new-words]`
+"""Counting nouns beside spaCy, in turns on the same captions.
+
+    python -m benchmarks.nouns_speed [speed] [workers] [memory] [new-words]
 
 The peer is a whole spaCy pipeline of the shape of en_core_web_sm (tok2vec, tagger, parser, attribute_ruler, lemmatizer,
 and ner with a tok2vec of its own, 96 wide and 4 deep), run as its documentation shows: `for doc in nlp.pipe(texts)`.
