@@ -7,7 +7,7 @@ docs/LOG.md measured, up to the limit of 120; without the folder, a normal distr
 import gzip
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +42,7 @@ from schemas.table import TableSchema
 from schemas.tables import LATENTS_INDEX, TEXT_INDEX
 
 WIDTH: Final = 4096
+SHARD: Final = "shard"
 LIMIT: Final = 120
 LATENT: Final = (2, 4, 32, 32)  # of a picture of 256 px
 _TOKENS_A_WORD: Final = {"dense": 97.7 / 86.7, "alt": 17.5 / 8.7}
@@ -124,44 +125,33 @@ def data_folder() -> Path:
     return Path(os.environ.get("LATENTMILL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
-def write_data_sets(samples: Corpus, root: Path) -> tuple[str, str]:
-    """The corpus as a latents and a text data set under `root`; their directories."""
-    latents, text, index = [], [], range(len(samples))
-    for i in index:
+def write_data_sets(samples: Corpus, root: Path, numbers: range | None = None) -> tuple[str, str]:
+    """The samples `numbers` (default: all) as a latents and a text data set under `root`; their directories."""
+    numbers = range(len(samples)) if numbers is None else numbers
+    latents, text = [], []
+    for i in numbers:
+        name = {"key": f"{i:08d}", "shard": SHARD}
         height, width = samples.bucket(i)
         size = {"bucket": f"{height}x{width}", "height_px": height, "width_px": width}
         size |= {f"{name}_height": 2 * height for name in ("original", "resized")}
         size |= {f"{name}_width": 2 * width for name in ("original", "resized")}
-        latents.append(size | {"crop_top": 0, "crop_left": 0, "flipped": False, "label": None})
-        text.append({"tokens": int(samples.tokens[i]), "truncated": False, "caption_xxh64": i})
+        latents.append(name | size | {"crop_top": 0, "crop_left": 0, "flipped": False, "label": None})
+        text.append(name | {"tokens": int(samples.tokens[i]), "truncated": False, "caption_xxh64": i})
     facts: dict[str, Any] = {"scaling_factor": 0.18215, "shift_factor": 0.0, "channels": LATENT[1], "downsample": 8}
-    _write(root / "latents", LATENTS_INDEX, latents, [samples.latent(i) for i in index], ".latent.npy", facts)
+    _write(root / "latents", LATENTS_INDEX, latents, map(samples.latent, numbers), ".latent.npy", facts)
     null = npy_bytes(samples.pool[: samples.width].reshape(1, -1))
     facts = {"dim": samples.width, "max_tokens": LIMIT, "codec": samples.codec, "null_tokens": 1}
     facts["null_digest"] = xxhash.xxh3_128_hexdigest(null)
-    _write(root / "text", TEXT_INDEX, text, _Lazily(samples), ".text.npy", facts)
+    _write(root / "text", TEXT_INDEX, text, map(samples.text, numbers), ".text.npy", facts)
     (root / "text" / NULL_TEXT_FILE).write_bytes(null)
     return str(root / "latents"), str(root / "text")
-
-
-class _Lazily(Sequence[npt.NDArray[Any]]):
-    """All text of a corpus, made when it is asked for."""
-
-    def __init__(self, samples: Corpus) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, i: Any) -> Any:
-        return self._samples.text(i)
 
 
 def _write(
     root: Path,
     schema: TableSchema,
     rows: list[dict[str, Any]],
-    arrays: Sequence[npt.NDArray[Any]],
+    arrays: Iterator[npt.NDArray[Any]],
     suffix: str,
     facts: dict[str, Any],
 ) -> None:
@@ -169,15 +159,15 @@ def _write(
     (root / LEDGER_DIR).mkdir()
     planned = []
     for start in range(0, len(rows), _UNIT):
-        unit = PlannedUnit(f"unit-{start:09d}", "shard", start, min(start + _UNIT, len(rows)))
+        unit = PlannedUnit(f"unit-{start:09d}", SHARD, start, min(start + _UNIT, len(rows)))
         planned.append(unit)
         index = []
         with (root / tar_path(unit.name)).open("wb") as file:
             tar = TarWriter(file)
             for i in range(unit.start, unit.stop):
-                content, key = npy_bytes(arrays[i]), f"{i:08d}"
-                place = {"key": key, "shard": "shard", "offset": tar.add(key + suffix, content)}
-                place |= {"bytes": len(content), "xxh64": xxhash.xxh64_intdigest(content)}
+                content = npy_bytes(next(arrays))
+                place = {"offset": tar.add(rows[i]["key"] + suffix, content), "bytes": len(content)}
+                place["xxh64"] = xxhash.xxh64_intdigest(content)
                 index.append(rows[i] | place)
             tar.finish()
         pq.write_table(pa.Table.from_pylist(index, schema=schema.arrow), root / index_path(unit.name))
@@ -190,4 +180,4 @@ def _write(
         schema.kind, schema.version, schema.kind, {}, "f" * 32, "benchmark", schema.kind, _UNIT, facts=facts
     )
     (root / DATASET_FILE).write_text(to_json(info))
-    (root / PLAN_FILE).write_text(to_json(PlanRecord(("shard",), tuple(planned))))
+    (root / PLAN_FILE).write_text(to_json(PlanRecord((SHARD,), tuple(planned))))

@@ -157,7 +157,7 @@ class Mosaic(Peer):
         _stand_in("torchvision", "datasets.VisionDataset", "transforms.functional.to_tensor")
         _stand_in(
             "transformers", "feature_extraction_utils.BatchFeature", "tokenization_utils_base.BatchEncoding",
-            "models.auto.tokenization_auto.AutoTokenizer",
+            "models.auto.tokenization_auto.AutoTokenizer", "PreTrainedTokenizerBase",
         )  # fmt: skip
         return True
 
