@@ -1,10 +1,8 @@
 """How far each stream has been read by when: all weights of a mixture, as arithmetic on whole numbers."""
 
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
-from training.data.mixture import Share
 from training.data.policy import Policy
 from training.data.population import Population, Stratum
 
@@ -20,7 +18,7 @@ class Clock:
     """
 
     def __init__(self, population: Population, policy: Policy) -> None:
-        self._weights = _weights(policy.datasets)
+        self._weights = [share.exact_weight for share in policy.datasets]
         self.strata: dict[int, list[Stratum]] = {}
         for stratum in sorted(population.strata, key=lambda s: (s.bucket, s.dataset)):
             self.strata.setdefault(stratum.bucket, []).append(stratum)
@@ -36,7 +34,3 @@ class Clock:
         """How many places of the stratum's stream come before `block`."""
         weight = self._weights[stratum.dataset]
         return block * weight.numerator * stratum.size // (weight.denominator * self.blocks)
-
-
-def _weights(datasets: Sequence[Share]) -> tuple[Fraction, ...]:
-    return tuple(share.exact_weight for share in datasets)

@@ -8,6 +8,7 @@ the same. The arrays are maps of files that all processes of a machine share, se
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,9 @@ def _require_matched(about: About, sources: Sequence[Source], max_unmatched: flo
         raise DatasetError(f"{urls}: hold none of the {about.selected} selected samples. Select from the same images.")
     if not about.starts[-1]:
         raise DatasetError(f"{urls} have no sample in common. Use data sets made from the same images.")
+    for source, (start, stop) in zip(sources, pairwise(about.starts), strict=True):
+        if start == stop:
+            raise DatasetError(f"dataset {source.name}: none of {source.latents} is left. Leave it out of the mixture.")
     if unmatched > max_unmatched * total:
         raise DatasetError(
             f"{about.without_text} latents have no text{_some(about.without_text, about.first_without_text)}, and "

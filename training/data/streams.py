@@ -22,11 +22,11 @@ class Streams:
     """The streams of all strata of `population`. `window` is in samples of a dataset, 0 for none."""
 
     def __init__(self, population: Population, seed: int, window: int) -> None:
-        self._population, self._name, self._chunk = population, f"{population.digest}:{seed}", window // CHUNKS
+        self._population, self._name = population, f"{population.digest}:{seed}"
+        self._chunk = max(1, window // CHUNKS) if window else 0  # rows
         self._walks = lru_cache(maxsize=2 * len(population.starts))(self._walk)
         self._columns: dict[Stratum, int] = {}
         if window:
-            self._chunk = max(1, self._chunk)
             self._starts = [self._chunk_starts(dataset) for dataset in range(len(population.starts) - 1)]
 
     def read(self, stratum: Stratum, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

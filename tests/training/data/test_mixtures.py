@@ -105,6 +105,15 @@ def test_a_selection_of_other_pictures_is_an_error(write_features: Write, tmp_pa
         open_manifest(str(made.latents), str(made.text), select=str(tmp_path / "kept.parquet"))
 
 
+def test_a_dataset_of_which_nothing_is_left_is_an_error(write_features: Write, tmp_path: Path) -> None:
+    made = write_features()
+    table = pa.table({"shard": ["elsewhere"], "key": ["a"]})
+    write_selection(str(tmp_path / "kept.parquet"), make_selection(table))
+    urls = str(made.latents), (str(made.text),)
+    with pytest.raises(DatasetError, match=r"dataset b: none of .* is left"):
+        open_mixture([Source("a", *urls), Source("b", *urls, select=str(tmp_path / "kept.parquet"))])
+
+
 def test_the_rows_of_a_mixture_follow_the_order_of_its_datasets(write_features: Write) -> None:
     one = write_features(folder="one", buckets={(64, 64): 5, (32, 96): 3})
     two = write_features(folder="two", seed=9, buckets={(96, 32): 4, (64, 64): 3})
