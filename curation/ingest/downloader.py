@@ -35,6 +35,7 @@ _LOG: Final = "img2dataset.log"
 _LEAST: Final = (1, 47)
 _TOO_NEW_PYTHON: Final = (3, 13)
 _POLL_SECONDS: Final = 0.1
+_START_SECONDS: Final = 120.0
 _FULL_DISK_BYTES: Final = 16 << 20
 
 
@@ -43,7 +44,8 @@ class Downloader:
     """How img2dataset is run; nothing here changes what is written, only how much of it arrives.
 
     `python` is the interpreter of its environment. `timeout` bounds each wait for a server, in seconds; `stall` is
-    after how many seconds without any row done the process is stopped, for servers that send a byte now and then.
+    after how many seconds without any row done the process is stopped, for servers that send a byte now and then. Until
+    the first row is done it has two minutes at least, because it may have to be read from a slow disk.
     """
 
     python: str
@@ -106,7 +108,7 @@ class Downloader:
 
     def _wait(self, process: "subprocess.Popen[bytes]", out: Path) -> bool:
         """Wait for the end or a stall; whether it was the end."""
-        size, moved = -1, time.monotonic()
+        size, moved = 0, time.monotonic()
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_SECONDS)
@@ -114,7 +116,7 @@ class Downloader:
             now = sum(file.stat().st_size for file in out.glob("*") if file.is_file())
             if now != size:
                 size, moved = now, time.monotonic()
-            elif time.monotonic() - moved > self.stall:
+            elif time.monotonic() - moved > (self.stall if size else max(self.stall, _START_SECONDS)):
                 return False
 
     def _arguments(self, listed: Path, out: Path, rows: int) -> dict[str, object]:

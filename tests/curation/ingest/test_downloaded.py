@@ -28,7 +28,7 @@ def run(standin: str, pictures: Path, tmp_path: Path) -> Run:
         rows = [DownloadRow(f"row-{n}", url, None, {}) for n, url in enumerate(urls)]
         folder = tmp_path / "work"
         folder.mkdir()
-        Downloader(standin, stall=1.0).download(rows, folder)
+        Downloader(standin, stall=3.0 if "hang" in defects else 600.0).download(rows, folder)
         return read_downloaded(folder, rows), rows
 
     return go

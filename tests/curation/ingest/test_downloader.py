@@ -59,7 +59,7 @@ def test_a_process_that_hangs_is_stopped_and_what_it_wrote_stays(standin: str, p
     set_defects(pictures, hang=600)
     folder = tmp_path / "work"
     folder.mkdir()
-    assert not Downloader(standin, stall=1.0).download(ROWS, folder)
+    assert not Downloader(standin, stall=3.0).download(ROWS, folder)
     assert (folder / "out/00000.tar").stat().st_size > 0
     assert not _alive(folder)
 
