@@ -11,7 +11,8 @@ from diffusers import DPMSolverMultistepScheduler, PixArtTransformer2DModel
 from torch import Tensor
 
 from schemas.errors import StorageError, UserError
-from training import sampling
+from training.diffusion.config import ObjectiveConfig
+from training.diffusion.samplers import dpm_scheduler
 from training.models.config import PixArtConfig
 from training.models.diffusers_keys import for_diffusers, from_diffusers
 from training.models.official import Choices, from_official, to_official
@@ -92,7 +93,7 @@ def test_a_converted_checkpoint_gives_the_output_and_the_gradients_of_diffusers(
 
 def test_the_scheduler_is_that_of_our_own_sampling(save: Save) -> None:
     found = DPMSolverMultistepScheduler.from_pretrained(save() / "scheduler")
-    own = sampling._solver(5, torch.device("cpu"))
+    own = dpm_scheduler(ObjectiveConfig())
     assert {k: v for k, v in found.config.items() if k[0] != "_"} == {
         k: v for k, v in own.config.items() if k[0] != "_"
     }

@@ -5,9 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.models.config import PixArtConfig
+from schemas.errors import UserError
+from training.diffusion.config import ObjectiveConfig
+from training.models.config import DitConfig, PixArtConfig
+from training.models.dit import DiT
 from training.models.pixart import PixArt
-from training.sampling import sample
+from training.sampling import sample, sample_classes
 
 CUMPROD = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
 NULL = torch.zeros(1, 1)
@@ -88,21 +91,106 @@ def test_without_guidance_the_null_condition_is_not_computed() -> None:
     assert len(model.text_seen[0][0]) == 1
 
 
-def test_a_picture_depends_on_its_seed_and_text_but_not_on_its_batch() -> None:
+@pytest.mark.parametrize(
+    ("sampler", "objective"),
+    [
+        *((sampler, ObjectiveConfig(prediction="v")) for sampler in ("dpm", "ddim", "ancestral")),
+        *((sampler, ObjectiveConfig(prediction="flow")) for sampler in ("dpm", "euler")),
+    ],
+)
+def test_a_picture_depends_on_its_seed_and_text_but_not_on_its_batch(sampler: str, objective: ObjectiveConfig) -> None:
     torch.manual_seed(0)
-    model = PixArt(PixArtConfig(depth=1, hidden=48, heads=4, caption_channels=20, position_base=4))
+    flow = objective.prediction == "flow"
+    config = PixArtConfig(depth=1, hidden=48, heads=4, caption_channels=20, position_base=4, learn_sigma=not flow)
+    model = PixArt(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.1)
     text, lengths, null = torch.randn(3, 6, 20), torch.tensor([6, 2, 4]), torch.randn(1, 20)
-    together = sample(model, text, lengths, null, 1, height=8, width=6, seeds=[7, 8, 7], steps=4)
+
+    def pictures(chosen: slice, seeds: tuple[int, ...]) -> Tensor:
+        return sample(
+            model,
+            text[chosen],
+            lengths[chosen],
+            null,
+            1,
+            height=8,
+            width=6,
+            seeds=seeds,
+            steps=4,
+            sampler=sampler,
+            objective=objective,
+        )
+
+    together = pictures(slice(3), (7, 8, 7))
     assert not together.requires_grad
     for b, seed in enumerate((7, 8, 7)):
-        alone = sample(model, text[b : b + 1], lengths[b : b + 1], null, 1, height=8, width=6, seeds=[seed], steps=4)
-        torch.testing.assert_close(alone[0], together[b], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(pictures(slice(b, b + 1), (seed,))[0], together[b], rtol=1e-3, atol=1e-3)
     assert not torch.allclose(together[0], together[2], atol=0.01)
-    again = sample(model, text, lengths, null, 1, height=8, width=6, seeds=[7, 8, 7], steps=4)
-    assert torch.equal(again, together)
+    assert torch.equal(pictures(slice(3), (7, 8, 7)), together)
+
+
+class NullWithoutVariance(GaussianData):
+    """Its null half has no number in the variance channels, its other half the posterior's variance."""
+
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, text: Tensor, text_lengths: Tensor, sizes: Tensor | None = None
+    ) -> Tensor:
+        output = super().__call__(latents, timesteps, text, text_lengths, sizes)
+        output[len(output) // 2 :, 4:] = -1.0
+        return output
+
+
+def test_guidance_leaves_the_variance_to_the_condition() -> None:
+    model, null = NullWithoutVariance(spread=0.5), torch.full((1, 1), 0.2)
+    out = sample(
+        model, *texts(0.6), null, 1, height=32, width=32, seeds=[3], guidance=3.0, sampler="ancestral", steps=100
+    )
+    assert out.mean(dim=(0, 2, 3)).tolist() == pytest.approx([1.4] * 4, abs=0.06)
+
+
+def test_a_sampler_that_the_model_cannot_have_is_refused() -> None:
+    model = GaussianData(0.5)
+    model.config = PixArtConfig(depth=1, hidden=48, heads=4, caption_channels=1, learn_sigma=False)
+    with pytest.raises(UserError, match="learned the variance"):
+        sample(model, *texts(1.0), NULL, 1, height=4, width=4, seeds=[0], sampler="ancestral")
+
+
+class GaussianClasses:
+    """`GaussianData` whose classes have the means 0.6 and -0.6, and the null class 0.2."""
+
+    def __init__(self) -> None:
+        self.config = DitConfig(depth=1, hidden=48, heads=4, classes=2)
+        self.labels_seen: list[Tensor] = []
+        self._by_text = GaussianData(spread=0.5)
+
+    def __call__(self, latents: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+        self.labels_seen.append(labels)
+        means = torch.tensor([0.6, -0.6, 0.2])[labels]
+        return self._by_text(latents, timesteps, means[:, None, None], torch.ones_like(labels))
+
+
+def test_classes_are_guided_away_from_the_null_class() -> None:
+    model, labels = GaussianClasses(), torch.tensor([0, 1])
+    out = sample_classes(model, labels, height=32, width=32, seeds=[3, 4], guidance=3.0)
+    assert model.labels_seen[0].tolist() == [2, 2, 0, 1]
+    assert out.mean(dim=(1, 2, 3)).tolist() == pytest.approx([1.4, -2.2], abs=0.06)
+    alone = sample_classes(model, labels[1:], height=32, width=32, seeds=[4], guidance=3.0)
+    torch.testing.assert_close(alone[0], out[1])
+
+
+def test_classes_without_guidance_need_no_null_class() -> None:
+    model = GaussianClasses()
+    sample_classes(model, torch.tensor([1]), height=4, width=4, seeds=[0], steps=2, guidance=1.0)
+    assert model.labels_seen[0].tolist() == [1]
+
+
+def test_a_dit_can_be_sampled_from() -> None:
+    model = DiT(DitConfig(depth=1, hidden=48, heads=4, classes=2, position_base=2))
+    out = sample_classes(model, torch.tensor([0, 1]), height=4, width=4, seeds=[0, 1], steps=2)
+    assert out.shape == (2, 4, 4, 4)
+    assert out.isfinite().all()
 
 
 def test_sizes_reach_both_halves_of_a_guided_batch() -> None:
@@ -124,5 +212,5 @@ def test_sizes_reach_both_halves_of_a_guided_batch() -> None:
 
 
 def test_a_seed_for_each_text_is_required() -> None:
-    with pytest.raises(ValueError, match="2 texts but 1 seeds"):
+    with pytest.raises(ValueError, match="2 conditions but 1 seeds"):
         sample(GaussianData(0.5), *texts(1.0, 2.0), NULL, 1, height=4, width=4, seeds=[0])
