@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--starts", help="a file that gets a line at each start")
     parser.add_argument("--poison", help="die of pictures of this size, WIDTHxHEIGHT")
     parser.add_argument("--answers", type=int, help="die after so many answers")
+    parser.add_argument("--seconds", type=float, default=0.0, help="how long an answer takes")
     parser.add_argument("--exit", type=int, help="end at once with this code")
     given = parser.parse_args()
     if given.starts:
@@ -201,6 +202,7 @@ def main() -> None:
         count += 1
         if given.poison == f"{asked.picture.width}x{asked.picture.height}":
             return "die"
+        time.sleep(given.seconds)
         return "die" if given.answers is not None and count > given.answers else None
 
     with StubServer(given.port, given.model, trouble):
