@@ -98,7 +98,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 _COMMANDS = (
     "caption {pictures} --model {out}/models/llava --t5-tokenizer {out}/models/t5 --max-new-tokens 96 "
-    "--workers {workers} --prompt {prompt} --out {here}/captions",
+    # The tiny LLaVA says much the same of all photographs, for which the canary would stop it.
+    "--canary 0 --workers {workers} --prompt {prompt} --out {here}/captions",
     "nouns --captions {here}/captions --out {here}/nouns",
     "latents {pictures} --vae {out}/models/vae --size 256 --out {here}/latents",
     # The tiny LLaVA's words about photographs are not worth keeping; as text to embed they will do.
