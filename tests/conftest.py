@@ -2,9 +2,9 @@
 
 import io
 import os
-import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 from hypothesis import settings
+from small_disk import NoMountError, mounted
 
 from schemas.dataset import (
     DATASET_FILE,
@@ -67,19 +68,12 @@ def read_tar() -> Callable[[Path], dict[str, bytes]]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 256 KiB of its own; skips where this process may not mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command here")
-    if done.returncode != 0:
-        pytest.skip(f"a small tmpfs cannot be mounted here ({done.stderr.strip()})")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(mounted(tmp_path / "disk"))
+        except NoMountError as error:
+            pytest.skip(str(error))
+        yield disk
 
 
 @dataclass(frozen=True, slots=True)

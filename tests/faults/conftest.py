@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import copy_job
 import pytest
-from campaign import ROWS, Campaign
+from campaign import Campaign, write_shards
 from dataset_files import data_of
 
 
@@ -12,8 +11,7 @@ from dataset_files import data_of
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
     """The shards, and the files of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    for shard, rows in ROWS.items():
-        copy_job.write_shard(folder / "in" / f"{shard}.tar", rows)
+    write_shards(folder / "in")
     campaign = Campaign(folder / "in", folder / "out", {})
     done = campaign.run()
     assert done.returncode == 0, done.stderr

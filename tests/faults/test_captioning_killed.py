@@ -1,7 +1,6 @@
 """SIGKILL at many points of a captioning job, then the same command again: an undisturbed run's files, to the byte."""
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from dataset_files import data_of
+from fork_server import ForkServer
 
 from curation.demo.models import make_llava
 from curation.demo.pictures import write_webdataset_shards
@@ -40,19 +40,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Run one job in a fresh process: `run(arguments, kill=(where, call, moment)) -> exit status`."""
-    log = tmp_path_factory.mktemp("log") / "jobs.log"
-    child = str(Path(__file__).parents[1] / "support/caption_child.py")
-    with subprocess.Popen([sys.executable, child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def one(arguments: list[str], kill: tuple[str, int, str] | None = None) -> int:
-            process.stdin.write(json.dumps({"arguments": arguments, "kill": kill, "log": str(log)}) + "\n")
-            process.stdin.flush()
-            return int(json.loads(process.stdout.readline()))
-
-        yield one
-        process.stdin.close()
+    with ForkServer("caption_child.py", tmp_path_factory.mktemp("log") / "jobs.log") as server:
+        yield server.run
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +61,7 @@ KILLS = [
     ("index", 2, "after"),
     ("write_text", 1, "after"),  # dataset.json is there, nothing else
     ("process", 2, "before"),
-    ("complete", 3, "before"),
+    ("text_of", 15, "before"),  # in the middle of a unit
     ("keep", 7, "after"),
     ("reject", 1, "after"),
     ("finish", 2, "after"),  # an output is whole under its temporary name

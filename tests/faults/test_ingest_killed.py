@@ -1,11 +1,8 @@
 """SIGKILL at many points of an ingest, then the same command again: an undisturbed run's files, to the byte, and no
 picture that was published is ever downloaded twice."""
 
-import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from dataset_files import data_of
+from fork_server import ForkServer
 from PIL import Image
 from standin_img2dataset import asked, make_standin
 
@@ -60,19 +58,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Run one job in a fresh process: `run(arguments, kill=(where, call, moment)) -> exit status`."""
-    log = tmp_path_factory.mktemp("log") / "jobs.log"
-    child = str(Path(__file__).parents[1] / "support/ingest_child.py")
-    with subprocess.Popen([sys.executable, child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def one(arguments: list[str], kill: Kill | None = None) -> int:
-            process.stdin.write(json.dumps({"arguments": arguments, "kill": kill, "log": str(log)}) + "\n")
-            process.stdin.flush()
-            return int(json.loads(process.stdout.readline()))
-
-        yield one
-        process.stdin.close()
+    with ForkServer("ingest_child.py", tmp_path_factory.mktemp("log") / "jobs.log") as server:
+        yield server.run
 
 
 @pytest.fixture(scope="module")

@@ -5,35 +5,14 @@ to the byte.
 """
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from campaign import REJECTED, UNITS, Campaign, environment
-
-KILLS = [
-    "publish:1:before",  # nothing is there but a temporary dataset.json
-    "publish:1:after",
-    "index:1:before",
-    "index:2:after",
-    "process:2:before",
-    "keep:6:after",  # in the middle of a unit
-    "reject:1:after",
-    "finish:3:after",  # an output is whole under its temporary name
-    "commit:3:before",
-    "remove:1:before",
-    "replace:5:before",
-    "replace:7:before",  # outputs are in place, their ledger entry is not
-    "replace:12:after",
-    "fsync:9:before",
-    "fsync:20:after",
-    "commit:8:after",  # all units are done, plan.json is not
-]
+from campaign import KILLS, RAY, REJECTED, UNITS, Campaign
+from ray_processes import all_gone, workers_of
 
 
 @pytest.mark.parametrize("kill", KILLS)
@@ -71,50 +50,18 @@ def test_two_drivers_on_one_directory_end_with_the_files_of_one(campaign: Campai
     campaign.check_whole()
 
 
+Remember = Callable[[int], None]
+
+
 @pytest.fixture
-def gone() -> Iterator[Callable[[subprocess.Popen[str]], None]]:
-    """Remember every process below a driver, and at the end see that all are gone.
-
-    A killed driver's Ray leaves some behind that hold nothing of the job and end by themselves within a minute or so of
-    asking for a server that is dead too: its two agents, and workers that had not come up yet. Those are ended here.
-    """
-    found: list[psutil.Process] = []
-
-    def remember(process: subprocess.Popen[str]) -> None:
-        found.extend(psutil.Process(process.pid).children(recursive=True))
-
-    yield remember
-    bystanders = [process for process in found if is_bystander(process)]
-    _, alive = psutil.wait_procs([process for process in found if process not in bystanders], timeout=30)
-    for process in [*alive, *bystanders]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    assert found
-    assert not alive
-
-
-def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [p for p in psutil.Process(driver.pid).children(recursive=True) if is_actor(p)]
-
-
-def is_actor(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):  # a zombie counts as gone too
-        return "UnitActor" in " ".join(process.cmdline())
-    return False
-
-
-def is_bystander(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        words = [process.name(), *process.cmdline()]  # the name alone is cut off at 15 characters
-        return any(known in word for known in ("Agent", "RuntimeEnv", "agent", "default_worker.py") for word in words)
-    return False
-
-
-RAY = ("--workers", "2", "--cpus-per-worker", "0.5", "--attempts", "5")
+def gone() -> Iterator[Remember]:
+    """Remember every process below a driver, and at the end see that all are gone."""
+    with all_gone() as remember:
+        yield remember
 
 
 def test_killed_ray_workers_are_replaced_and_their_units_redone(
-    campaign: Campaign, gone: Callable[[subprocess.Popen[str]], None], tmp_path: Path
+    campaign: Campaign, gone: Remember, tmp_path: Path
 ) -> None:
     # One worker sleeps in a unit until it is killed; the others that die are whichever happen to be there.
     (tmp_path / "marks").mkdir()
@@ -123,8 +70,8 @@ def test_killed_ray_workers_are_replaced_and_their_units_redone(
     campaign.wait_for_entries(1, process)
     while not (tmp_path / "marks/b_k001-0").exists():
         time.sleep(0.01)
-    gone(process)
-    workers = workers_of(process)
+    gone(process.pid)
+    workers = workers_of(process.pid)
     assert workers
     for worker in workers:
         worker.kill()
@@ -133,13 +80,11 @@ def test_killed_ray_workers_are_replaced_and_their_units_redone(
     campaign.check_whole()
 
 
-def test_a_killed_ray_driver_leaves_no_process_and_the_same_command_goes_on(
-    campaign: Campaign, gone: Callable[[subprocess.Popen[str]], None]
-) -> None:
+def test_a_killed_ray_driver_leaves_no_process_and_the_same_command_goes_on(campaign: Campaign, gone: Remember) -> None:
     process = campaign.start(*RAY, "--trouble", f"{REJECTED}=reject", "b/k001=sleep")
     campaign.wait_for_entries(1, process)
-    gone(process)
-    workers = workers_of(process)
+    gone(process.pid)
+    workers = workers_of(process.pid)
     process.kill()
     process.communicate(timeout=60)
     # They notice within seconds; until they are gone, what they are writing is theirs and stays.
@@ -150,23 +95,9 @@ def test_a_killed_ray_driver_leaves_no_process_and_the_same_command_goes_on(
 
 @pytest.mark.parametrize("limit", [20, 600, 4000])
 def test_a_limit_on_file_size_ends_in_one_line_and_the_same_command_recovers(campaign: Campaign, limit: int) -> None:
-    code = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), -1));"
-    code += "sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    line = [sys.executable, "-c", code, str(limit), *campaign.command()[1:]]
-    ended = subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), timeout=120)
-    check_storage_error(campaign, ended, "the file would be larger than this process may write")
+    ended = campaign.run_limited(limit)
+    campaign.check_storage_error(ended, "the file would be larger than this process may write")
     campaign.check_goes_on()
-
-
-def check_storage_error(campaign: Campaign, ended: "subprocess.CompletedProcess[str]", what: str) -> None:
-    last = ended.stderr.splitlines()[-1]
-    assert ended.returncode == 4, ended.stderr
-    assert last.startswith(f"error: {campaign.out}")
-    assert what in last
-    assert "make room or fix access, then run the same command" in last
-    assert "Traceback" not in ended.stderr
-    assert not [path for path in campaign.out.rglob("*") if ".tmp-" in path.name]
-    campaign.check_nothing_partial()
 
 
 @pytest.mark.parametrize("room", [0, 8, 24, 60, 100])
@@ -176,6 +107,6 @@ def test_a_full_disk_ends_in_one_line_and_the_same_command_recovers(
     on_disk = Campaign(campaign.shards, small_disk / "out", campaign.expected)
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes((256 - room) * 1024))
-    check_storage_error(on_disk, on_disk.run(), "the disk is full")
+    on_disk.check_storage_error(on_disk.run(), "the disk is full")
     ballast.unlink()
     on_disk.check_goes_on()

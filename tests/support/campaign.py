@@ -1,7 +1,9 @@
-"""The job of copy_job.py as a command whose run is disturbed, and what its output must be in the end."""
+"""The job of copy_job.py as a command whose run is disturbed, and what its output must be in the end.
+
+`KILLS` are points of every kind at which it is told to kill itself by SIGKILL.
+"""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -10,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import copy_job
-import pyarrow.parquet as pq
-from dataset_files import data_of
+from dataset_files import Difference, broken_promises, data_of, difference
 from rich.console import Console
 
 from curation.execution.job import JobOptions, run_job
@@ -20,6 +21,31 @@ ROWS = {"a": 10, "b": 5, "c": 9}
 KEYS = sorted(f"{shard}/k{row:03d}" for shard, rows in ROWS.items() for row in range(rows))
 REJECTED = "c/k004"
 UNITS = 8
+RAY = ("--workers", "2", "--cpus-per-worker", "0.5", "--attempts", "20")
+KILLS = [
+    "publish:1:before",  # nothing is there but a temporary dataset.json
+    "publish:1:after",
+    "index:1:before",
+    "index:2:after",
+    "process:2:before",
+    "keep:6:after",  # in the middle of a unit
+    "reject:1:after",
+    "finish:3:after",  # an output is whole under its temporary name
+    "commit:3:before",
+    "remove:1:before",
+    "replace:5:before",
+    "replace:7:before",  # outputs are in place, their ledger entry is not
+    "replace:12:after",
+    "fsync:9:before",
+    "fsync:20:after",
+    "commit:8:after",  # all units are done, plan.json is not
+]
+
+
+def write_shards(folder: Path) -> None:
+    """The job's input."""
+    for shard, rows in ROWS.items():
+        copy_job.write_shard(folder / f"{shard}.tar", rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +58,12 @@ class Campaign:
 
     def command(self, *more: str) -> list[str]:
         """The command line; c/k004 is always refused, so that there is a rejects table."""
-        line = [sys.executable, copy_job.__file__, "--shards", f"{self.shards}/*.tar", "--out", str(self.out)]
-        return [*line, "--trouble", f"{REJECTED}=reject", *more]
+        return [sys.executable, copy_job.__file__, *self.arguments(*more)]
+
+    def arguments(self, *more: str) -> list[str]:
+        """The command line without the program."""
+        line = ["--shards", f"{self.shards}/*.tar", "--out", str(self.out), "--trouble", f"{REJECTED}=reject"]
+        return [*line, *more]
 
     def run(self, *more: str) -> "subprocess.CompletedProcess[str]":
         """Run it to its end, whichever that is."""
@@ -41,9 +71,17 @@ class Campaign:
             self.command(*more), capture_output=True, text=True, check=False, env=environment(), timeout=120
         )
 
+    def run_limited(self, size: int) -> "subprocess.CompletedProcess[str]":
+        """Run it where no file may grow past `size` bytes."""
+        code = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), -1));"
+        code += "sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+        line = [sys.executable, "-c", code, str(size), *self.command()[1:]]
+        return subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), timeout=120)
+
     def start(self, *more: str) -> subprocess.Popen[str]:
         """Run it in the background."""
-        return subprocess.Popen(self.command(*more), stderr=subprocess.PIPE, text=True, env=environment())
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        return subprocess.Popen(self.command(*more), text=True, env=environment(), **pipes)
 
     def wait_for_entries(self, count: int, process: subprocess.Popen[str]) -> None:
         """Wait until `count` units are done."""
@@ -63,16 +101,22 @@ class Campaign:
 
     def check_whole(self) -> None:
         """Nothing lost, nothing twice, nothing left over, and the bytes of an undisturbed run."""
-        assert data_of(self.out) == self.expected
-        tables = [*self.out.glob("*.parquet"), *(self.out / "rejects").glob("*.parquet")]
-        assert sorted(key for path in tables for key in pq.read_table(path)["key"].to_pylist()) == KEYS
-        assert not [path for path in self.out.rglob("*") if ".tmp-" in path.name]
+        assert difference(data_of(self.out), self.expected, KEYS) == Difference()
 
     def check_nothing_partial(self) -> None:
         """Whatever a ledger entry vouches for is there, whole, and of the undisturbed run."""
-        for path in (self.out / "ledger").glob("*.json") if self.out.exists() else ():
-            for output in json.loads(path.read_text())["outputs"]:
-                assert (self.out / output["path"]).read_bytes() == self.expected[output["path"]]
+        assert not broken_promises(self.out, self.expected)
+
+    def check_storage_error(self, ended: "subprocess.CompletedProcess[str]", what: str) -> None:
+        """It `ended` in one line that says `what`, and published nothing partial."""
+        last = ended.stderr.splitlines()[-1]
+        assert ended.returncode == 4, ended.stderr
+        assert last.startswith(f"error: {self.out}")
+        assert what in last
+        assert "make room or fix access, then run the same command" in last
+        assert "Traceback" not in ended.stderr
+        assert not [path for path in self.out.rglob("*") if ".tmp-" in path.name]
+        self.check_nothing_partial()
 
 
 def environment() -> dict[str, str]:

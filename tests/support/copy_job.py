@@ -43,7 +43,7 @@ COPIES = TableSchema(
 )
 
 
-_SLEEPS = {"doze": 6.0, "sleep": 30.0}
+_SLEEPS = {"nap": 0.5, "doze": 6.0, "sleep": 30.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def make_job(
     return job
 
 
-_PLACES: Places = {
+PLACES: Places = {
     "index": (plan, "ensure_index"),
     "process": (CopyWorker, "process"),
     "keep": (UnitWriter, "keep"),
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     if given.kill:
         where, call, moment = given.kill.split(":")
-        kill_at(_PLACES, where, int(call), moment)
+        kill_at(PLACES, where, int(call), moment)
     job = make_job(
         given.shards,
         given.out,
