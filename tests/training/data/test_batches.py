@@ -167,3 +167,19 @@ def test_a_damaged_sample_is_named_and_weighs_nothing_and_the_others_are_as_befo
     assert torch.equal(first.posterior[others], before[0].posterior[others])
     assert torch.equal(first.text[others], before[0].text[others])
     assert equal(second, before[1])
+
+
+@pytest.mark.gpu
+def test_batches_on_a_gpu_are_those_on_the_cpu(manifest: Manifest) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    plan, cuda = Plan(manifest.population(), 0, Policy(6, caption_drop=0.2)), torch.device("cuda")
+    expected = batches_of(manifest, Share(0, 1, 6), range(20))
+    work = micro_batches(plan, Share(0, 1, 6), range(20))
+    loader = Prefetcher(manifest, Reader(manifest), work, threads=4, depth=3, device=cuda)
+    for features, same in zip(loader, expected, strict=True):
+        torch.cuda._sleep(10_000_000)  # the host runs ahead, so memory that is given back too early would show
+        found = [getattr(features, f.name) for f in fields(features)]
+        moved = [value.cpu() if isinstance(value, Tensor) else value for value in found]
+        assert equal(type(features)(*moved), same)
+    loader.close()
