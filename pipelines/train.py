@@ -22,6 +22,7 @@ from schemas.errors import ExitCode, InterruptedJobError, UserError
 from training.config import ON_CORRUPT, PRECISIONS, EmaConfig, OptimiserConfig, Recipe, RunConfig
 from training.data.mixture import Source
 from training.data.policy import Policy
+from training.diffusion.config import EPSILON, FLOW, PREDICTIONS, TIME_DENSITIES, UNIFORM, ObjectiveConfig
 from training.models.config import PIXART_SIZES, PixArtConfig
 
 if TYPE_CHECKING:
@@ -66,10 +67,11 @@ def train(options: argparse.Namespace, rank: int) -> None:
 
     sources, shares = mixture_of(options)
     policy = policy_of(options, shares, PIXART_SIZES[options.model].patch)
+    objective = objective_of(options)
     manifest = open_mixture(sources, options.max_unmatched, Path(options.manifest_cache))
     try:
         run(
-            configure(options, sources, policy, manifest),
+            configure(options, sources, policy, objective, manifest),
             manifest,
             lambda line: print(line, file=sys.stderr, flush=True),
         )
@@ -86,8 +88,17 @@ def _tell_summary(run: str, rank: int) -> None:
         print(table(summarise(Path(run))), flush=True)
 
 
+def objective_of(options: argparse.Namespace) -> ObjectiveConfig:
+    """The objective that the options mean. Raises `UserError` for options that do not go together."""
+    return ObjectiveConfig(**{field.name: getattr(options, field.name) for field in fields(ObjectiveConfig)})
+
+
 def configure(
-    options: argparse.Namespace, sources: tuple[Source, ...], policy: Policy, manifest: "Manifest"
+    options: argparse.Namespace,
+    sources: tuple[Source, ...],
+    policy: Policy,
+    objective: ObjectiveConfig,
+    manifest: "Manifest",
 ) -> RunConfig:
     """The configuration that the options mean for this data."""
     import torch
@@ -99,7 +110,7 @@ def configure(
     on_cuda = options.device != "cpu" and torch.cuda.is_available()
     recipe = Recipe(
         manifest_digest=manifest.digest,
-        model=model_config(options.model, options.micro_conditions, manifest),
+        model=model_config(options.model, options.micro_conditions, manifest, objective.prediction != FLOW),
         init_digest=file_digest(Path(options.init_from)) if options.init_from else "",
         seed=options.seed,
         policy=policy,
@@ -108,12 +119,13 @@ def configure(
             lr=options.lr, weight_decay=options.weight_decay, warmup_steps=options.warmup, clip=options.clip
         ),
         ema=EmaConfig(options.ema_decay, options.ema_warmup),
+        objective=objective,
     )
     own = [field.name for field in fields(RunConfig) if field.name not in ("recipe", "sources")]
     return RunConfig(recipe=recipe, sources=sources, **{name: getattr(options, name) for name in own})
 
 
-def model_config(name: str, micro_conditions: bool, manifest: "Manifest") -> PixArtConfig:
+def model_config(name: str, micro_conditions: bool, manifest: "Manifest", learn_sigma: bool = True) -> PixArtConfig:
     """The model of size `name` for this data: channels, text width, and positions for its resolution."""
     size, facts = PIXART_SIZES[name], manifest.facts
     token_px = facts.downsample * size.patch
@@ -129,6 +141,7 @@ def model_config(name: str, micro_conditions: bool, manifest: "Manifest") -> Pix
         in_channels=facts.channels,
         caption_channels=facts.dim,
         text_tokens=facts.max_tokens,
+        learn_sigma=learn_sigma,
         micro_conditions=micro_conditions,
         position_base=base,
         position_scale=max(1.0, base / 32),  # 1 up to 512 px, 2 at 1024 px, as released
@@ -163,6 +176,28 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--model", default="XL/2", choices=PIXART_SIZES, help="size (default XL/2, the paper's)")
     model.add_argument("--micro-conditions", action="store_true", help="condition on original size and aspect ratio")
     option(model, "init-from", str, "", "weights file to start from; all tensors must fit")
+    objective = out.add_argument_group(f"objective; {bound}")
+    objective.add_argument(
+        "--prediction",
+        default=EPSILON,
+        choices=PREDICTIONS,
+        help="noise, velocity, or flow matching, which learns no variance (default epsilon, the paper's)",
+    )
+    objective.add_argument(
+        "--min-snr",
+        dest="min_snr_gamma",
+        type=float,
+        default=0.0,
+        metavar="FLOAT",
+        help="epsilon and v: largest signal-to-noise ratio that counts, 5 in its paper; 0 for none (default 0.0)",
+    )
+    objective.add_argument("--zero-terminal-snr", action="store_true", help="v: the last timestep is noise alone")
+    objective.add_argument(
+        "--time-density", default=UNIFORM, choices=TIME_DENSITIES, help="flow: how times are drawn (default uniform)"
+    )
+    option(objective, "time-mean", float, 0.0, "logit-normal: of logit(share of noise); above 0 means more noise")
+    option(objective, "time-std", float, 1.0, "logit-normal: of the same")
+    option(objective, "time-shift", float, 1.0, "flow: above 1 means more noise, as larger pictures need")
     recipe = out.add_argument_group(f"training; {bound} but --steps")
     option(recipe, "steps", int, 150_000, "optimiser steps in all")
     option(recipe, "lr", float, optimiser.lr, "learning rate of AdamW after warm-up")

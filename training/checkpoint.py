@@ -54,6 +54,8 @@ class TrainState:
     skipped: int = 0  # steps skipped for a non-finite gradient so far
     streak: int = 0  # of those, how many in a row up to now
     corrupt: int = 0  # samples left out so far, because they are damaged
+    bins: tuple[tuple[float, float], ...] = ()  # since that line: sum and count of the loss, by bin of the timestep
+    flops: float = 0.0  # since that line: the model's operations, of all ranks
 
 
 @dataclass(frozen=True, slots=True)

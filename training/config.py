@@ -6,12 +6,13 @@ per device, cadence) may change from one start to the next.
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from schemas.errors import UserError
 from training.data.mixture import Source
 from training.data.policy import Policy
+from training.diffusion.config import ObjectiveConfig
 from training.models.config import PixArtConfig
 
 PRECISIONS: Final = ("bf16", "fp32")
@@ -54,6 +55,7 @@ class Recipe:
     precision: str  # bf16: autocast over float32 weights; fp32
     optimiser: OptimiserConfig
     ema: EmaConfig
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -69,6 +71,7 @@ class Recipe:
         ):
             if not holds:
                 raise UserError(mistake)
+        self.objective.check_model(self.model.learn_sigma)
 
     def differences(self, other: "Recipe") -> list[str]:
         """One phrase for each value that `other` has otherwise, empty if none."""

@@ -6,12 +6,15 @@ One record a line of `metrics.jsonl`:
     steps                   how many steps it covers
     loss, mse, vb           means over them (over the finite ones); null if none is finite
     step_loss               the loss of each
+    loss_by_timestep        mean mse of the samples by bin of the timestep; null where none fell into a bin
     grad_norm, lr           of the last
     seconds, data_wait      wall time, and how much of it rank 0's loop stood waiting for a batch
     skipped                 steps skipped for a non-finite gradient, since the run began
     corrupt                 samples left out because they are damaged, since the run began
     corrupt_samples         what was wrong with each of those that the record covers
     peak_memory             bytes on rank 0 so far: of the GPU, else of the process
+    mfu                     the model's operations as a share of what the GPUs could do in bf16 (text counted as it is
+                            padded); only where rank 0's GPU is of a known kind, and all are taken to be like it
 """
 
 import itertools
@@ -34,7 +37,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from schemas.errors import UserError
 from training.checkpoint import TrainState
+from training.diffusion.bins import BinnedLoss
 from training.distributed import World
+from training.flops import mfu, peak_bf16
 
 METRICS: Final = "metrics.jsonl"
 SUMMARY: Final = "summary.json"
@@ -48,10 +53,11 @@ class Window:
     def __init__(self, world: World, state: TrainState) -> None:
         self.rows = list(state.rows)  # loss, mse, vb over the global batch, gradient norm: of each settled step
         self.skipped, self.streak, self.longest_streak = state.skipped, state.streak, state.streak
-        self.data_wait, self.corrupt = state.data_wait, state.corrupt
+        self.data_wait, self.corrupt, self.flops = state.data_wait, state.corrupt, state.flops
+        self.bins = BinnedLoss(world.device, totals=state.bins)
         self.faults: list[str] = []  # this rank's, then all ranks' after `share_faults`
         self._shared = state.corrupt
-        self._world = world
+        self._world, self._peak = world, _peak(world.device)
         self._started = time.perf_counter() - state.seconds
         self._pending: list[Tensor] = []
 
@@ -60,13 +66,24 @@ class Window:
         """Wall time since the last line."""
         return time.perf_counter() - self._started
 
-    def add(self, terms: Tensor, norm: Tensor, faults: Sequence[str] = ()) -> None:
+    def add(
+        self,
+        terms: Tensor,
+        norm: Tensor,
+        faults: Sequence[str] = (),
+        by_sample: Tensor | None = None,
+        flops: float = 0.0,
+    ) -> None:
         """Take in one step: `terms` [3], this rank's part of the means of loss, mse and vb, and the 0-d norm.
 
-        `faults` says what was wrong with the samples that this rank left out.
+        `faults` says what was wrong with the samples that this rank left out. `by_sample` [3, N] has the timestep, mse
+        and weight of this rank's samples, and `flops` is what the model's operations on them were.
         """
-        self._pending.append(torch.cat([terms, terms.new_full((1,), len(faults)), norm[None]]))
+        own = [terms.new_full((1,), value) for value in (len(faults), flops)]
+        self._pending.append(torch.cat([terms, *own, norm[None]]))
         self.faults += faults
+        if by_sample is not None:
+            self.bins.add(*by_sample)
 
     def settle(self) -> None:
         """Bring all steps to the host; every rank calls it at the same step."""
@@ -75,9 +92,11 @@ class Window:
         rows = torch.stack(self._pending)
         self._pending.clear()
         rows[:, :-1] = self._world.total(rows[:, :-1].contiguous())
-        for *terms, corrupt, norm in rows.tolist():
+        self.bins.settle(self._world.total)
+        for *terms, corrupt, flops, norm in rows.tolist():
             self.rows.append((*terms, norm))
             self.corrupt += int(corrupt)
+            self.flops += flops
             self.streak = 0 if math.isfinite(norm) else self.streak + 1
             self.skipped += self.streak > 0
             self.longest_streak = max(self.longest_streak, self.streak)
@@ -97,25 +116,31 @@ class Window:
         self.rows.clear()
         self.faults = []
         self.longest_streak = self.streak
+        self.bins.restart()
+        self.flops = 0.0
         self.data_wait, self._started = 0.0, time.perf_counter()
 
     def record(self, step: int, images: int, lr: float) -> dict[str, Any]:
         """The settled steps as a record of `metrics.jsonl`."""
+        seconds = self.seconds
         means = dict(zip(("loss", "mse", "vb"), (_mean([row[i] for row in self.rows]) for i in range(3)), strict=True))
+        known = {} if self._peak is None else {"mfu": mfu(self.flops, seconds, self._peak * self._world.size)}
         return {
             "step": step,
             "images": images,
             "steps": len(self.rows),
             **means,
             "step_loss": [_finite(row[0]) for row in self.rows],
+            "loss_by_timestep": self.bins.means(),
             "grad_norm": _finite(self.rows[-1][_TERMS]),
             "lr": lr,
-            "seconds": self.seconds,
+            "seconds": seconds,
             "data_wait": self.data_wait,
             "skipped": self.skipped,
             "corrupt": self.corrupt,
             "corrupt_samples": self.faults,
             "peak_memory": _peak_memory(self._world.device),
+            **known,
         }
 
 
@@ -134,6 +159,11 @@ class MetricsLog:
         for name in ("loss", "mse", "vb", "grad_norm", "lr"):
             if record[name] is not None:
                 self._board.add_scalar(f"train/{name}", record[name], record["images"])
+        for name, mean in record["loss_by_timestep"].items():
+            if mean is not None:
+                self._board.add_scalar(f"loss_by_timestep/{name}", mean, record["images"])
+        if "mfu" in record:
+            self._board.add_scalar("speed/mfu", record["mfu"], record["images"])
         rate = (record["images"] / record["step"]) * record["steps"] / record["seconds"]
         self._board.add_scalar("speed/images_per_second", rate, record["images"])
         self._board.add_scalar("speed/data_wait_share", record["data_wait"] / record["seconds"], record["images"])
@@ -158,6 +188,7 @@ def line(record: dict[str, Any], steps: int) -> str:
         *values,
         f"grad {_number(record['grad_norm'])}",
         f"{record['images'] / record['step'] / seconds_a_step:,.1f} img/s",
+        *([f"MFU {record['mfu']:.1%}"] if "mfu" in record else []),
         f"data wait {record['data_wait'] / record['seconds']:.1%}",
         f"ETA {_duration((steps - record['step']) * seconds_a_step)}",
     ]
@@ -274,6 +305,11 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _peak(device: torch.device) -> float | None:
+    """Operations a second of dense bf16 products on `device`; None where nobody knows."""
+    return peak_bf16(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -31,10 +31,11 @@ from training.data.manifest import Manifest
 from training.data.plan import Plan, PlanState, accumulation_of, require_shares
 from training.data.prefetch import Prefetcher, Share, micro_batches
 from training.data.reader import Fault, Reader
-from training.diffusion.loss import diffusion_loss
-from training.diffusion.schedule import Schedule, add_noise
+from training.diffusion.config import to_metadata
+from training.diffusion.objective import make_objective
 from training.distributed import World, join_world
 from training.ema import Ema
+from training.flops import pixart_flops
 from training.metrics import METRICS, SUMMARY, MetricsLog, RunSummary, Window, line, summarise
 from training.models.pixart import PixArt
 from training.optimiser import Optimiser, learning_rate
@@ -89,6 +90,8 @@ class _Accumulated:
     terms: Tensor  # [3] its part of the mean loss, mse and vb over the global batch
     samples: int  # of the global batch
     faults: tuple[Fault, ...]  # what this rank could not read
+    by_sample: Tensor  # [3, N] float64: timestep, mse and weight of this rank's samples
+    flops: int  # of the model on this rank's samples
 
 
 class Training:
@@ -98,7 +101,7 @@ class Training:
         recipe = config.recipe
         self._config, self._recipe, self._manifest, self._world = config, recipe, manifest, world
         self._run = Path(config.out)
-        self._schedule = Schedule()
+        self._objective = make_objective(recipe.objective)
         self.plan = Plan(manifest.population(), recipe.seed, recipe.policy)
         require_shares(self.plan, config.micro_batch, world.size)
         torch.manual_seed(recipe.seed)
@@ -171,7 +174,7 @@ class Training:
         """Apply the gradients of one global batch."""
         norm = self._optimiser.step(step)
         self._ema.update(step, norm.isfinite())
-        window.add(done.terms, norm, [fault.message for fault in done.faults])
+        window.add(done.terms, norm, [fault.message for fault in done.faults], done.by_sample, done.flops)
 
     def _accumulate(self, model: nn.Module, stream: Iterator[Features], window: Window) -> "_Accumulated":
         """Forward and backward over this rank's part of a global batch.
@@ -179,31 +182,42 @@ class Training:
         A sample that could not be read adds nothing, and the sum over the others is divided as if it were there.
         """
         terms, faults = torch.zeros(3, device=self._world.device), list[Fault]()
+        by_sample, flops = list[Tensor](), 0
         for micro_step in itertools.count():
             asked = time.perf_counter()
             features = next(stream)
             faults += features.faults
             window.data_wait += time.perf_counter() - asked
             last = accumulation_of(features.whole, self._config.micro_batch, self._world.size) - 1
-            batch = draw(features, self._manifest.facts, self._recipe.seed, self._schedule.timesteps)
+            batch = draw(features, self._manifest.facts, self._recipe.seed, self._objective.timesteps)
             with contextlib.ExitStack() as unsynced:
                 if isinstance(model, DistributedDataParallel) and micro_step < last:
                     unsynced.enter_context(model.no_sync())
-                loss = self._loss(model, batch) / features.whole
+                sums, samples = self._loss(model, batch)
+                loss = sums / features.whole
                 # DDP takes the mean over ranks where the global batch needs the sum.
                 torch.autograd.backward(loss[0] * self._world.size)
             terms += loss.detach()
+            by_sample.append(samples)
+            flops += self._flops(batch)
             if micro_step == last:
                 break
-        return _Accumulated(terms, features.whole, tuple(faults))
+        return _Accumulated(terms, features.whole, tuple(faults), torch.cat(by_sample, dim=1), flops)
 
-    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Loss, mse and vb, each summed over the samples of `batch` by their weights: [3]."""
-        noised = add_noise(self._schedule, batch.latents, batch.noise, batch.timesteps)
+    def _loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss, mse and vb, each summed over the samples of `batch` by their weights: [3]; and `by_sample` of these."""
+        noised = self._objective.add_noise(batch.latents, batch.noise, batch.timesteps)
         with torch.autocast(self._world.device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
             output = model(noised, batch.timesteps, batch.text, batch.text_lengths, batch.sizes)
-        terms = diffusion_loss(self._schedule, output, batch.latents, batch.noise, batch.timesteps)
-        return torch.stack([(term * batch.weights).sum() for term in terms])
+        terms = self._objective.loss(output, batch.latents, batch.noise, batch.timesteps)
+        # Copied, since the weights lie in memory that the next batch is read into.
+        by_sample = torch.stack([values.detach().double() for values in (batch.timesteps, terms.mse, batch.weights)])
+        return torch.stack([(term * batch.weights).sum() for term in terms]), by_sample
+
+    def _flops(self, batch: Batch) -> int:
+        """Operations of the model's step on `batch`, whose text counts as it is padded."""
+        count, _, height, width = batch.latents.shape
+        return count * pixart_flops(self._recipe.model, height, width, batch.text.shape[1]).step
 
     def _log(self, step: int, images: int, window: Window, log: MetricsLog | None, say: Say) -> None:
         window.settle()
@@ -245,6 +259,8 @@ class Training:
             skipped=window.skipped,
             streak=window.streak,
             corrupt=window.corrupt,
+            bins=window.bins.totals,
+            flops=window.flops,
         )
         folder = ckpt.commit(self._run, plan.step, self._config.keep_checkpoints, lambda at: self._write(at, state))
         ckpt.publish_weights(self._run, folder)
@@ -255,6 +271,7 @@ class Training:
             "images_seen": str(state.plan.images_seen),
             "vae_scaling_factor": repr(facts.scaling_factor),
             "vae_shift_factor": repr(facts.shift_factor),
+            **to_metadata(recipe.objective),
         }
         weights = self._model.state_dict()
         save_weights(folder / ckpt.RAW, weights, recipe.model, {**metadata, "kind": "raw"})

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from pipelines.train import main, model_config, parser, resolution
+from pipelines.train import main, model_config, objective_of, parser, resolution
 from schemas.errors import ExitCode
 from training.data.manifest import open_manifest
 
@@ -77,6 +78,10 @@ def step_losses(run: Path) -> list[float]:
     return [loss for record in records for loss in record["step_loss"]]
 
 
+def binned(run: Path) -> list[dict[str, float | None]]:
+    return [json.loads(line)["loss_by_timestep"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_a_run_tells_its_progress_and_ends_with_a_summary(
     write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +133,13 @@ def test_the_resolution_is_that_of_the_bucket_table(buckets: tuple[tuple[int, in
         (("--tokens-per-batch", "900"), "two ways to say"),
         (("--shuffle-window", "-1"), "--shuffle-window -1 is negative"),
         (("--text", "/nowhere=0"), "must be above 0"),
+        (("--zero-terminal-snr",), "zero terminal SNR needs the v prediction"),
+        (("--prediction", "v", "--zero-terminal-snr", "--min-snr", "5"), "Use one of the two"),
+        (("--prediction", "flow", "--min-snr", "5"), "min-SNR is no weight of flow matching"),
+        (("--time-density", "logit-normal"), "belong to flow matching"),
+        (("--time-shift", "3"), "belong to flow matching"),
+        (("--prediction", "flow", "--time-std", "0"), "time std 0.0"),
+        (("--min-snr", "nan"), "min-SNR gamma nan"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(
@@ -292,12 +304,40 @@ def test_every_default_is_shown_in_the_help() -> None:
             assert f"(default {action.default})" in text
 
 
+@pytest.mark.parametrize(
+    ("flags", "channels"),
+    [
+        ((), 8),
+        (("--prediction", "v", "--min-snr", "5"), 8),
+        (("--prediction", "flow", "--time-density", "logit-normal", "--time-shift", "3"), 4),
+    ],
+)
+def test_the_objective_of_the_flags_is_kept_in_run_and_weights(
+    write_features: Write, tmp_path: Path, flags: tuple[str, ...], channels: int
+) -> None:
+    from training.diffusion.config import from_metadata
+    from training.weights import load_weights
+
+    assert main(arguments(write_features(), tmp_path / "run", "--steps", "2", *flags)) == ExitCode.OK
+    config, _, metadata = load_weights(tmp_path / "run" / "weights" / "ema.safetensors")
+    assert config.out_channels == channels
+    objective = objective_of(parser().parse_args(["--out", "run", *flags]))
+    assert from_metadata(metadata, "weights") == objective
+    recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
+    assert recipe["objective"] == dataclasses.asdict(objective)
+    (record,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert any(record["loss_by_timestep"].values())
+    assert "mfu" not in record  # nobody knows a CPU's peak
+
+
 def test_three_ranks_agree_with_one_and_resume_bitwise(write_features: Write, tmp_path: Path) -> None:
     features = write_features(buckets={(64, 64): 12, (32, 96): 9})
     assert main(arguments(features, tmp_path / "one")) == ExitCode.OK
     said = on_three_ranks(arguments(features, tmp_path / "three", "--micro-batch", "2"))
     assert "global batch 8 = 3 ranks × 2 micro-steps" in said
     assert step_losses(tmp_path / "three") == pytest.approx(step_losses(tmp_path / "one"), rel=1e-5)
+    for theirs, alone in zip(binned(tmp_path / "three"), binned(tmp_path / "one"), strict=True):
+        assert theirs == pytest.approx(alone, rel=1e-5)
 
     shutil.copytree(tmp_path / "three", tmp_path / "parts")
     shutil.rmtree(tmp_path / "parts" / "checkpoints" / "step-00000006")

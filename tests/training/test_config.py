@@ -1,4 +1,6 @@
 import dataclasses
+import json
+from typing import Any
 
 import pytest
 
@@ -7,6 +9,7 @@ from schemas.record import from_json, to_json
 from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig
 from training.data.mixture import Source
 from training.data.policy import Policy
+from training.diffusion.config import ObjectiveConfig
 from training.models.config import PixArtConfig
 
 NAN, INF = float("nan"), float("inf")
@@ -17,11 +20,19 @@ def recipe() -> Recipe:
 
 
 def run() -> RunConfig:
-    return RunConfig(recipe(), (Source("", "latents", ("text",)),), "out", 0.0, "cache", "", 10, 8, "cpu", 2, 2, 1, 5, 3, 20)
+    return RunConfig(
+        recipe(), (Source("", "latents", ("text",)),), "out", 0.0, "cache", "", 10, 8, "cpu", 2, 2, 1, 5, 3, 20
+    )
 
 
 def test_a_run_configuration_survives_the_way_to_disk_and_back() -> None:
     assert from_json(RunConfig, to_json(run()), "config.json") == run()
+
+
+def test_a_recipe_from_before_there_was_a_choice_of_objectives_has_the_default_one() -> None:
+    older = json.loads(to_json(recipe()))
+    del older["objective"]
+    assert from_json(Recipe, json.dumps(older), "recipe.json") == recipe()
 
 
 def test_an_unknown_key_is_an_error_that_names_it() -> None:
@@ -37,11 +48,12 @@ def test_differences_name_each_value_that_changed() -> None:
 
 
 def test_values_that_cannot_be_are_refused_in_one_line() -> None:
-    changes = [{"precision": "fp8"}, {"seed": -1}, {"seed": 2**64}]
+    changes: list[dict[str, Any]] = [{"precision": "fp8"}, {"seed": -1}, {"seed": 2**64}]
     changes += [{"ema": EmaConfig(decay=value)} for value in (-0.1, 1.5, NAN)]
     for name, values in {"lr": (0, NAN, INF), "clip": (0, NAN), "weight_decay": (-1, NAN, INF)}.items():
         changes += [{"optimiser": OptimiserConfig(**{name: value})} for value in values]
     changes.append({"optimiser": OptimiserConfig(warmup_steps=-1)})
+    changes.append({"objective": ObjectiveConfig(prediction="flow")})  # of a model with variance channels
     for change in changes:
         with pytest.raises(UserError) as caught:
             dataclasses.replace(recipe(), **change)

@@ -2,8 +2,10 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import pytest
 import torch
 
+from schemas.record import from_json, to_json
 from training.checkpoint import TrainState
 from training.data.plan import PlanState
 from training.distributed import World
@@ -60,6 +62,42 @@ def test_a_window_taken_up_again_goes_on_where_it_was() -> None:
     assert record["step_loss"] == whole.record(3, 12, 0.1)["step_loss"]
     assert record["seconds"] >= 5.0
     assert record["data_wait"] == 2.0
+
+
+def by_sample(timesteps: list[float], losses: list[float], weights: list[float]) -> torch.Tensor:
+    return torch.tensor([timesteps, losses, weights], dtype=torch.float64)
+
+
+def test_a_record_holds_the_loss_by_timestep_over_what_was_saved_and_what_came_after(tmp_path: Path) -> None:
+    before = window()
+    before.add(torch.ones(3), torch.tensor(1.0), by_sample=by_sample([50, 300, 999], [1.0, 2.0, 9.0], [1, 1, 0]))
+    before.settle()
+    state = TrainState(PlanState("d", "p", 0, 1, 4), rows=tuple(before.rows), bins=before.bins.totals)
+    after = window(from_json(TrainState, to_json(state), "state.json"))
+    after.add(torch.ones(3), torch.tensor(1.0), by_sample=by_sample([99.5, NAN], [3.0, 1.0], [1, 1]))
+    after.settle()
+    record = after.record(2, 8, 0.1)
+    assert record["loss_by_timestep"] == {"0-100": 2.0, "100-250": None, "250-500": 2.0, "500-750": None, "750+": None}
+    log = MetricsLog(tmp_path, 0, 0)
+    log.write(record)
+    log.close()
+    after.restart()
+    assert not any(count for _, count in after.bins.totals)
+
+
+def test_the_share_of_the_peak_counts_all_steps_of_the_window_and_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    filled = window()
+    fill(filled, [1.0])
+    assert "mfu" not in filled.record(1, 4, 0.1)
+    monkeypatch.setattr("training.metrics._peak", lambda _: 1e9)
+    filled = Window(WORLD, TrainState(PlanState("d", "p", 0, 1, 4), seconds=1e3, flops=1e11))
+    filled.add(torch.ones(3), torch.tensor(1.0), flops=4e11)
+    filled.settle()
+    record = filled.record(2, 8, 0.1)
+    assert record["mfu"] == pytest.approx(5e11 / record["seconds"] / 1e9)
+    assert "MFU 50.0%" in line(record, 100)
+    filled.restart()
+    assert filled.flops == 0
 
 
 def test_records_beyond_the_resumed_step_and_a_torn_last_line_are_cut_off(tmp_path: Path) -> None:

@@ -12,15 +12,18 @@ import torch
 from safetensors.torch import load_file
 
 from schemas.errors import ExitCode, GuardError, InterruptedJobError, UserError
-from training import trainer
+from training.checkpoint import file_digest
 from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig
 from training.data.manifest import Manifest, open_manifest
 from training.data.mixture import Source
 from training.data.policy import Policy
+from training.diffusion.config import ObjectiveConfig, from_metadata, to_metadata
+from training.diffusion.objective import Diffusion
 from training.metrics import read_metrics
 from training.models.config import PixArtConfig
+from training.sampling import sample
 from training.trainer import train
-from training.weights import load_weights
+from training.weights import load_model, load_weights
 
 MODEL = PixArtConfig(depth=2, hidden=32, heads=2, caption_channels=32, text_tokens=12, position_base=4)
 LEARN = OptimiserConfig(lr=1e-3, warmup_steps=2, clip=1.0)
@@ -76,6 +79,12 @@ def tensors(run: Path, step: int) -> dict[str, bytes]:
     }
 
 
+def records(run: Path) -> list[dict[str, Any]]:
+    """What was measured, without what the clock and the memory say."""
+    timed = ("seconds", "data_wait", "peak_memory")
+    return [{name: value for name, value in record.items() if name not in timed} for record in read_metrics(run)]
+
+
 def step_losses(run: Path) -> list[float]:
     return [loss for record in read_metrics(run) for loss in record["step_loss"]]
 
@@ -93,6 +102,7 @@ def test_training_lowers_the_loss_and_leaves_weights_and_a_summary(manifest: Man
         assert metadata == {
             "images_seen": "160",
             "kind": kind,
+            **to_metadata(ObjectiveConfig()),
             "vae_scaling_factor": "0.18215",
             "vae_shift_factor": "0.0",
         }
@@ -172,14 +182,14 @@ def test_a_signal_saves_at_the_next_step_and_the_same_command_goes_on(
 def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """Make the loss of these steps (counted from 1) not a number."""
     calls = 0
-    add_noise = trainer.add_noise
+    add_noise = Diffusion.add_noise
 
     def spoiled(*arguments: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
         return add_noise(*arguments) * (float("nan") if calls in steps else 1.0)
 
-    monkeypatch.setattr(trainer, "add_noise", spoiled)
+    monkeypatch.setattr(Diffusion, "add_noise", spoiled)
 
 
 def test_a_step_without_a_finite_gradient_is_skipped_and_counted(
@@ -209,7 +219,9 @@ def test_gpu_memory_that_runs_out_is_told_in_one_line_wherever_it_does(
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
-    for number, place in enumerate(("training.trainer.add_noise", "training.optimiser.Optimiser.step")):
+    for number, place in enumerate(
+        ("training.diffusion.objective.Diffusion.add_noise", "training.optimiser.Optimiser.step")
+    ):
         with monkeypatch.context() as patched:
             patched.setattr(place, full)
             with pytest.raises(UserError, match=r"4 samples at a time\. Lower --micro-batch") as caught:
@@ -298,3 +310,73 @@ def test_bf16_autocast_trains_on_a_cpu_too(manifest: Manifest, tmp_path: Path) -
     config = configure(manifest, tmp_path / "run", steps=2)
     run(dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, precision="bf16")), manifest)
     assert all(loss > 0 for loss in step_losses(tmp_path / "run"))
+
+
+OBJECTIVES = {
+    "epsilon": ObjectiveConfig(),
+    "epsilon-min-snr": ObjectiveConfig(min_snr_gamma=5.0),
+    "v": ObjectiveConfig("v", zero_terminal_snr=True),
+    "v-min-snr": ObjectiveConfig("v", min_snr_gamma=5.0),
+    "flow": ObjectiveConfig("flow", time_density="logit-normal", time_shift=2.0),
+}
+
+
+def aimed(config: RunConfig, objective: ObjectiveConfig) -> RunConfig:
+    model = dataclasses.replace(config.recipe.model, learn_sigma=objective.prediction != "flow")
+    return dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, objective=objective, model=model))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_every_objective_trains_goes_on_bitwise_after_a_loss_and_is_sampled(
+    manifest: Manifest, tmp_path: Path, objective: ObjectiveConfig
+) -> None:
+    config = aimed(configure(manifest, tmp_path / "run", micro_batch=3), objective)
+    run(config, manifest)
+    weights, metrics = saved(tmp_path / "run", 6), records(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000006")  # step 3 is in the middle of a record
+    run(config, manifest)
+    assert saved(tmp_path / "run", 6) == weights
+    assert records(tmp_path / "run") == metrics
+    assert all(loss > 0 for loss in step_losses(tmp_path / "run"))
+
+    model, metadata = load_model(tmp_path / "run" / "weights" / "ema.safetensors", torch.device("cpu"))
+    assert from_metadata(metadata, "weights") == objective
+    text, lengths = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([5, 2])
+    found = sample(model, text, lengths, text[0], 1, height=8, width=8, seeds=[0, 1], steps=3, objective=objective)
+    assert found.shape == (2, 4, 8, 8)
+    assert found.isfinite().all()
+
+
+def test_objectives_train_differently_and_are_not_exchanged_within_a_run(manifest: Manifest, tmp_path: Path) -> None:
+    for name, objective in OBJECTIVES.items():
+        run(aimed(configure(manifest, tmp_path / name, steps=2), objective), manifest)
+    assert len({tuple(step_losses(tmp_path / name)) for name in OBJECTIVES}) == len(OBJECTIVES)
+    with pytest.raises(UserError, match=r"objective\.prediction was epsilon, now v; objective\.zero_terminal_snr"):
+        run(aimed(configure(manifest, tmp_path / "epsilon"), OBJECTIVES["v"]), manifest)
+
+
+def test_a_run_from_before_there_was_a_choice_of_objectives_goes_on(manifest: Manifest, tmp_path: Path) -> None:
+    run(configure(manifest, tmp_path / "whole"), manifest)
+    run(configure(manifest, tmp_path / "run", steps=3), manifest)
+    folder = tmp_path / "run" / "checkpoints" / "step-00000003"
+    for name, added in (("recipe.json", ("objective",)), ("state.json", ("bins", "flops"))):
+        older = {key: value for key, value in json.loads((folder / name).read_text()).items() if key not in added}
+        (folder / name).write_text(json.dumps(older))
+    listed = json.loads((folder / "manifest.json").read_text())
+    for file in listed["files"]:
+        file |= {"bytes": (folder / file["name"]).stat().st_size, "digest": file_digest(folder / file["name"])}
+    (folder / "manifest.json").write_text(json.dumps(listed))
+    said = run(configure(manifest, tmp_path / "run"), manifest)
+    assert "going on from step 3" in said[0]
+    assert saved(tmp_path / "run", 6) == saved(tmp_path / "whole", 6)
+
+
+def test_the_loss_by_timestep_is_that_of_the_whole_and_no_step_counts_twice(manifest: Manifest, tmp_path: Path) -> None:
+    run(configure(manifest, tmp_path / "run", log_every=6), manifest)
+    (record,) = read_metrics(tmp_path / "run")
+    found = record["loss_by_timestep"]
+    assert list(found) == ["0-100", "100-250", "250-500", "500-750", "750+"]
+    state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000003" / "state.json").read_text())
+    assert sum(count for _, count in state["bins"]) == 3 * 4
+    assert state["flops"] > 0
+    assert sum(total for total, _ in state["bins"]) == pytest.approx(4 * sum(row[1] for row in state["rows"]), rel=1e-6)

@@ -1,5 +1,6 @@
 """What is random about a micro-batch, drawn on its device: each number is keyed by sample and visit, see randomness."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from training.data.collate import Features
 from training.data.manifest import Facts
-from training.data.randomness import Purpose, integers, normal
+from training.data.randomness import Purpose, fractions, normal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,22 +17,22 @@ class Batch:
 
     latents: Tensor  # [B, C, h, w] float32: drawn from the posterior, shifted and scaled
     noise: Tensor  # [B, C, h, w] float32
-    timesteps: Tensor  # [B] int64, uniform in [0, T)
+    timesteps: Tensor  # [B] int64 in [0, T); under flow matching float32 in [0, 1000]
     text: Tensor  # [B, L, D] float16, zero beyond each length
     text_lengths: Tensor  # [B] int64
     sizes: Tensor  # [B, 3] float32: original height and width in pixels, bucket height / width
     weights: Tensor  # [B] float32: 1, or 0 for a sample that could not be read
 
 
-def draw(features: Features, facts: Facts, seed: int, timesteps: int) -> Batch:
-    """Make the draws of each sample; `timesteps` is the T of the schedule."""
+def draw(features: Features, facts: Facts, seed: int, timesteps: Callable[[Tensor], Tensor]) -> Batch:
+    """Make the draws of each sample; `timesteps` makes them from float64 [B] in [0, 1), see `Objective.timesteps`."""
     mean, std = features.posterior.float().unbind(1)
     visits, samples, shape = features.visits, features.samples, tuple(mean.shape[1:])
     epsilon = normal(seed, visits, samples, Purpose.POSTERIOR, shape)
     return Batch(
         latents=torch.addcmul(mean, std, epsilon).sub_(facts.shift_factor).mul_(facts.scaling_factor),
         noise=normal(seed, visits, samples, Purpose.NOISE, shape),
-        timesteps=integers(seed, visits, samples, Purpose.TIMESTEP, timesteps),
+        timesteps=timesteps(fractions(seed, visits, samples, Purpose.TIMESTEP)),
         text=features.text,
         text_lengths=features.text_lengths,
         sizes=features.sizes,

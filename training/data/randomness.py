@@ -71,8 +71,15 @@ def integers(seed: int, visits: Tensor, samples: Tensor, purpose: Purpose, below
 
     The word times `below`, shifted down: off uniform by less than below / 2**32.
     """
-    word = philox(_counter(torch.zeros_like(samples), visits, samples, purpose), _key(seed))[0]
-    return (word * below) >> 32
+    return (_word(seed, visits, samples, purpose) * below) >> 32
+
+
+def fractions(seed: int, visits: Tensor, samples: Tensor, purpose: Purpose) -> Tensor:
+    """One number in [0, 1) for each use: float64 [B] with 32 random bits. `samples` are ids as int64 bits [B].
+
+    Times `below` and rounded down it is what `integers` gives: for `below` up to 2**21 no product is rounded.
+    """
+    return _word(seed, visits, samples, purpose).double() * 2.0**-32
 
 
 def normal(seed: int, visits: Tensor, samples: Tensor, purpose: Purpose, shape: tuple[int, ...]) -> Tensor:
@@ -89,6 +96,11 @@ def normal(seed: int, visits: Tensor, samples: Tensor, purpose: Purpose, shape: 
         radius * turn(angle) for radius, angle in zip(radii, angles, strict=True) for turn in (torch.cos, torch.sin)
     ]
     return torch.stack(pairs, dim=-1).flatten(1)[:, :count].reshape(-1, *shape)
+
+
+def _word(seed: int, visits: Tensor, samples: Tensor, purpose: Purpose) -> Tensor:
+    """The first word of each use: int64 [B] in [0, 2**32)."""
+    return philox(_counter(torch.zeros_like(samples), visits, samples, purpose), _key(seed))[0]
 
 
 def _counter(block: W, visits: W, ids: W, purpose: Purpose) -> tuple[W, W, W, W]:

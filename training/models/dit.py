@@ -32,9 +32,10 @@ class DiT(nn.Module):
         self.initialise()
 
     def forward(self, latents: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-        """[B, 2C, H, W] if the variance is learned, else [B, C, H, W]: epsilon first, then the variance channels.
+        """[B, 2C, H, W] if the variance is learned, else [B, C, H, W]: the prediction, then the variance channels.
 
-        latents: [B, C, H, W], noised; H and W are multiples of the patch. timesteps: [B] int64 in [0, T).
+        latents: [B, C, H, W], noised; H and W are multiples of the patch.
+        timesteps: [B] int64 in [0, T); under flow matching float32 in [0, 1000].
         labels: [B] int64 in [0, classes]; `classes` itself is the null class.
         """
         return self.denoise(latents, self.t_embedder(timesteps) + self.y_embedder(labels))

@@ -61,10 +61,10 @@ class PixArt(nn.Module):
     def forward(
         self, latents: Tensor, timesteps: Tensor, text: Tensor, text_lengths: Tensor, sizes: Tensor | None = None
     ) -> Tensor:
-        """[B, 2C, H, W] if the variance is learned, else [B, C, H, W]: epsilon first, then the variance channels.
+        """[B, 2C, H, W] if the variance is learned, else [B, C, H, W]: the prediction, then the variance channels.
 
         latents: [B, C, H, W], noised; H and W are multiples of the patch.
-        timesteps: [B] int64 in [0, T).
+        timesteps: [B] int64 in [0, T); under flow matching float32 in [0, 1000].
         text: [B, L, caption_channels] T5 embeddings; rows at and beyond the true length may hold anything.
         text_lengths: [B] int64, true lengths, at least 1.
         sizes: [B, 3] original height in px, original width in px, aspect ratio height / width of the bucket.

@@ -53,7 +53,7 @@ def equal(a: Features, b: Features) -> bool:
 
 def drawn(manifest: Manifest, rows: list[int], visits: list[int] | None = None) -> Batch:
     (features,) = read(manifest, iter([uses_of(manifest, rows, visits)]))
-    return draw(features, manifest.facts, 3, timesteps=1000)
+    return draw(features, manifest.facts, 3, lambda uniform: (uniform * 1000).long())
 
 
 def test_a_batch_holds_what_the_reader_gives_for_each_row(manifest: Manifest) -> None:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.randomness import Purpose, integers, normal, philox, sample_id, uniform
+from training.data.randomness import Purpose, fractions, integers, normal, philox, sample_id, uniform
 
 words = st.integers(0, 2**64 - 1)
 
@@ -89,6 +89,15 @@ def test_timesteps_are_uniform() -> None:
     assert np.abs(np.bincount(draws // 100, minlength=10) - 2000).max() < 250
 
 
+@given(words, st.lists(words, min_size=1, max_size=8), st.integers(1, 2**21))
+def test_a_fraction_of_a_number_is_the_integer_below_it(seed: int, samples: list[int], below: int) -> None:
+    uses = tensors([1] * len(samples), samples)
+    drawn = fractions(seed, *uses, Purpose.TIMESTEP)
+    assert drawn.dtype == torch.float64
+    assert ((drawn >= 0) & (drawn < 1)).all()
+    assert torch.equal((drawn * below).long(), integers(seed, *uses, Purpose.TIMESTEP, below))
+
+
 def test_draws_never_change() -> None:
     visits, samples = tensors([3, 4], [5, 2**63 + 1])
     assert integers(7, visits, samples, Purpose.TIMESTEP, 1000).tolist() == [575, 987]
@@ -106,6 +115,7 @@ def test_a_gpu_draws_what_the_host_does() -> None:
     there = visits.cuda(), samples.cuda()
     for purpose in Purpose:
         assert torch.equal(integers(9, *there, purpose, 1000).cpu(), integers(9, visits, samples, purpose, 1000))
+        assert torch.equal(fractions(9, *there, purpose).cpu(), fractions(9, visits, samples, purpose))
         here = normal(9, visits, samples, purpose, (4, 32, 32))
         assert torch.allclose(normal(9, *there, purpose, (4, 32, 32)).cpu(), here, rtol=1e-5, atol=1e-6)
 
