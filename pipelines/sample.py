@@ -16,6 +16,7 @@ from pipelines.command import parser, run
 from pipelines.sample_record import is_current, stamp, write_record
 from schemas.dataset import DATASET_FILE
 from schemas.errors import ExitCode, StorageError, UserError
+from training.diffusion.config import ObjectiveConfig, from_metadata
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from training.models.pixart import PixArt
     from training.pictures import LatentDecoder, Pictures
     from training.prompts import EncodedPrompts
+
+SAMPLERS = ("dpm", "ddim", "ancestral", "euler")  # of training.diffusion.samplers, which is slow to import
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +41,20 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     prompts = _prompts(options)
 
-    from training.diffusion.schedule import TIMESTEPS
+    from training.diffusion.samplers import DEFAULT_STEPS, check_sampler
     from training.pictures import LatentDecoder
     from training.weights import load_model
 
-    if options.steps >= TIMESTEPS:
-        raise UserError(
-            f"--steps {options.steps}: more than the schedule can be cut into. Use at most {TIMESTEPS - 1}."
-        )
+    if options.steps is None:
+        options.steps = DEFAULT_STEPS[options.sampler]
     device, weights = _device(options.device), _weights_file(options)
     settings = _settings(options, prompts, weights, device)
     if is_current(options.out, settings):
         print(f"nothing to do: the {len(prompts)} pictures in {options.out} are of these prompts, weights and settings")
         return ExitCode.OK
     model, metadata = load_model(weights, device)
+    objective = from_metadata(metadata, str(weights))
+    check_sampler(options.sampler, objective, model.config.learn_sigma, options.steps)
     decoder = LatentDecoder(options.vae)
     scaling, shift = float(metadata["vae_scaling_factor"]), float(metadata["vae_shift_factor"])
     _check_fit(options, weights, model, decoder)
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     size = _size(options.size, model, decoder)
     _make_directory(options.out)
     batches, null = _encode(options, prompts, model.config.text_tokens, device)
-    latents = _latents(model, batches, null, size, options, decoder.cell)
+    latents = _latents(model, objective, batches, null, size, options, decoder.cell)
     del model
     _write(options, prompts, decoder.to(device)(latents, scaling, shift))
     write_record(options.out, settings)
@@ -76,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _settings(options: argparse.Namespace, prompts: list[str], weights: Path, device: "torch.device") -> dict[str, Any]:
     """All that decides how the pictures look."""
-    chosen = {name: getattr(options, name) for name in ("steps", "guidance", "size", "seed", "batch")}
+    chosen = {name: getattr(options, name) for name in ("sampler", "steps", "guidance", "size", "seed", "batch")}
     models = {"weights": stamp(weights), "t5": stamp(options.t5), "vae": stamp(options.vae)}
     return {"prompts": prompts, "device": device.type, **chosen, **models}
 
@@ -92,7 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--t5", required=True, metavar="DIR", help="T5 model and tokenizer that embedded the captions")
     command.add_argument("--vae", required=True, metavar="DIR", help="VAE that encoded the pictures")
     command.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the pictures go")
-    command.add_argument("--steps", type=_positive, default=20, help="solver steps (default %(default)s)")
+    command.add_argument(
+        "--sampler",
+        default="dpm",
+        choices=SAMPLERS,
+        help="dpm for all models; ddim, ancestral for epsilon and v; euler for flow (default %(default)s)",
+    )
+    command.add_argument("--steps", type=_positive, help="default 20 of dpm, 50 of ddim and euler, 100 of ancestral")
     command.add_argument("--guidance", type=float, default=4.5, help="guidance scale; 1 is none (default %(default)s)")
     command.add_argument("--size", metavar="PX", help="256, or HEIGHTxWIDTH (default: the model's training size)")
     command.add_argument("--seed", type=_seed, default=0, help="prompt number i gets SEED + i (default %(default)s)")
@@ -209,6 +218,7 @@ def _encode(
 
 def _latents(
     model: "PixArt",
+    objective: ObjectiveConfig,
     batches: list["EncodedPrompts"],
     null: "torch.Tensor",
     size: Size,
@@ -239,6 +249,8 @@ def _latents(
                     steps=options.steps,
                     guidance=options.guidance,
                     sizes=torch.tensor([ratio] * count, device=device),
+                    sampler=options.sampler,
+                    objective=objective,
                 )
         except torch.OutOfMemoryError:
             raise UserError(f"GPU memory does not hold {count} pictures at a time. Lower --batch or --size.") from None
@@ -267,6 +279,7 @@ def _write(options: argparse.Namespace, prompts: list[str], pictures: "Pictures"
             about = PngImagePlugin.PngInfo()
             about.add_itxt("prompt", prompt)
             about.add_text("seed", str(options.seed + i))
+            about.add_text("sampler", options.sampler)
             about.add_text("steps", str(options.steps))
             about.add_text("guidance", str(options.guidance))
             Image.fromarray(picture).save(options.out / f"{i:0{digits}}.png", pnginfo=about)

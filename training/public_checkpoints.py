@@ -12,13 +12,14 @@ from typing import Any, Final
 
 import diffusers
 import torch
-from diffusers import DPMSolverMultistepScheduler, PixArtTransformer2DModel
+from diffusers import PixArtTransformer2DModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from schemas.errors import StorageError, UserError
-from training.diffusion.schedule import BETA_END, BETA_START, TIMESTEPS
+from training.diffusion.config import ObjectiveConfig
+from training.diffusion.samplers import dpm_scheduler
 from training.models.config import PixArtConfig
 from training.models.diffusers_keys import diffusers_config, for_diffusers
 from training.models.official import ALPHA_TOKENS, SIGMA_TOKENS
@@ -115,10 +116,12 @@ def save_pipeline(
     vae_shift: float,
     t5: str | None,
     vae: str | None,
+    objective: ObjectiveConfig | None = None,
 ) -> tuple[str, ...]:
     """Write a directory that diffusers' PixArt pipelines open; lines for people on what is not in it.
 
     `t5` and `vae` are directories that are copied in; without them the pipeline's loader must be given these parts.
+    `objective` is that of the training; None is plain epsilon.
     The pipeline is PixArt-Σ's for captions of 300 tokens, else PixArt-α's. The scheduler is that of `sampling.sample`,
     so that the same seed gives the same picture, but for three habits of the pipelines: they turn prompts to lower
     case, draw a batch's noise from one generator unless given one each, and with `use_resolution_binning` move sizes
@@ -153,7 +156,7 @@ def save_pipeline(
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         _save_transformer(aside / "transformer", theirs, config)
-        _scheduler().save_pretrained(aside / "scheduler")
+        dpm_scheduler(objective or ObjectiveConfig()).save_pretrained(aside / "scheduler")
         if t5 and tokenizer is not None:
             _copy(Path(t5), aside / "text_encoder", ("model", "pytorch_model"))
             tokenizer.save_pretrained(aside / "tokenizer")
@@ -206,18 +209,6 @@ def _save_transformer(directory: Path, state: dict[str, Tensor], config: PixArtC
         transformer = PixArtTransformer2DModel(**diffusers_config(config))
     transformer.load_state_dict(state, strict=True, assign=True)
     transformer.save_pretrained(directory)
-
-
-def _scheduler() -> Any:
-    return DPMSolverMultistepScheduler(
-        num_train_timesteps=TIMESTEPS,
-        beta_start=BETA_START,
-        beta_end=BETA_END,
-        beta_schedule="linear",
-        prediction_type="epsilon",
-        algorithm_type="dpmsolver++",
-        solver_order=2,
-    )
 
 
 def _copy(source: Path, target: Path, stems: tuple[str, ...]) -> None:

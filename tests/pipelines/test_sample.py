@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from pipelines.sample import main
+from pipelines.sample import SAMPLERS, main
 from schemas.errors import ExitCode, UserError
+from training.diffusion.config import ObjectiveConfig, to_metadata
+from training.diffusion.samplers import DEFAULT_STEPS
 from training.models.config import PixArtConfig
 from training.models.pixart import PixArt
 from training.weights import save_weights
@@ -52,14 +55,17 @@ def write_kl(directory: Path, channels: int = 4) -> Path:
     return directory
 
 
-def write_weights(path: Path, seed: int, kind: str) -> None:
+def write_weights(
+    path: Path, seed: int, kind: str, config: PixArtConfig = CONFIG, objective: ObjectiveConfig | None = None
+) -> None:
     torch.manual_seed(seed)
-    model = PixArt(CONFIG)
+    model = PixArt(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.1)
     metadata = {"images_seen": "512", "kind": kind, "vae_scaling_factor": "0.18215", "vae_shift_factor": "0.0"}
-    save_weights(path, model.state_dict(), CONFIG, metadata)
+    about = to_metadata(objective) if objective else {}
+    save_weights(path, model.state_dict(), config, metadata | about)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +92,7 @@ def sample(world: Path, tmp_path: Path) -> Sample:
         places = {**places, **other, "out": str(out)}
         if "weights" in places:
             del places["run"]
-        named = [part for name, value in places.items() for part in (f"--{name.replace('_', '-')}", value)]
+        named = [part for name, value in places.items() if value for part in (f"--{name.replace('_', '-')}", value)]
         assert main([*named, *arguments]) == ExitCode.OK
         return out
 
@@ -114,7 +120,7 @@ def test_a_run_gives_one_picture_a_prompt_and_a_grid(sample: Sample, capsys: pyt
 def test_a_picture_says_what_it_was_made_from(sample: Sample) -> None:
     out = sample("--prompts", "a red fox", "neige à Noël", "--seed", "40")
     text = Image.open(out / "0001.png").text  # type: ignore[attr-defined]
-    assert text == {"prompt": "neige à Noël", "seed": "41", "steps": "2", "guidance": "4.5"}
+    assert text == {"prompt": "neige à Noël", "seed": "41", "sampler": "dpm", "steps": "2", "guidance": "4.5"}
 
 
 def test_pictures_repeat_and_do_not_depend_on_the_batch(sample: Sample) -> None:
@@ -148,6 +154,31 @@ def test_the_same_command_again_has_nothing_to_do_until_something_changes(
     (out / "0000.png").unlink()
     assert not says_nothing_to_do("--seed", "9")
     assert says_nothing_to_do("--seed", "9")
+
+
+def test_the_samplers_are_those_there_are() -> None:
+    assert set(SAMPLERS) == set(DEFAULT_STEPS)
+
+
+def test_the_sampler_is_chosen_and_its_steps_are_its_own_unless_given(sample: Sample, tmp_path: Path) -> None:
+    pictures = {name: pixels(sample("--prompts", "a fox", sampler=name) / "0000.png") for name in SAMPLERS[:3]}
+    assert len({picture.tobytes() for picture in pictures.values()}) == 3
+    write_weights(tmp_path / "sigma.safetensors", 0, "ema")
+    out = sample("--prompts", "a fox", "--sampler", "ddim", weights=f"{tmp_path}/sigma.safetensors", steps="")
+    assert Image.open(out / "0000.png").text["steps"] == "50"  # type: ignore[attr-defined]
+    assert json.loads((out / "samples.json").read_text())["settings"]["sampler"] == "ddim"
+
+
+def test_weights_are_sampled_by_the_objective_that_they_name(sample: Sample, tmp_path: Path) -> None:
+    flow = replace(CONFIG, learn_sigma=False)
+    write_weights(tmp_path / "flow.safetensors", 0, "ema", flow, ObjectiveConfig("flow", time_shift=3.0))
+    write_weights(tmp_path / "v.safetensors", 0, "ema", CONFIG, ObjectiveConfig("v"))
+    default = pixels(sample("--prompts", "a fox") / "0000.png")
+    for name, sampler in (("flow", "euler"), ("flow", "dpm"), ("v", "ddim"), ("v", "dpm")):
+        out = sample("--prompts", "a fox", weights=f"{tmp_path}/{name}.safetensors", sampler=sampler)
+        assert not np.array_equal(pixels(out / "0000.png"), default)
+    with pytest.raises(UserError, match="ddim is not for a model that predicts flow"):
+        sample("--prompts", "a fox", weights=f"{tmp_path}/flow.safetensors", sampler="ddim", t5="/nowhere")
 
 
 def test_ema_weights_are_used_unless_the_raw_ones_are_asked_for(sample: Sample, world: Path) -> None:
@@ -240,7 +271,8 @@ def test_each_mistake_is_told_in_one_line(sample: Sample, tmp_path: Path) -> Non
         ("weights of the VAE are missing", [], {"vae": str(lacking[1])}),
         ("not a size", ["--size", "large"], {}),
         ("multiples of 4 px", ["--size", "18"], {}),
-        ("at most 999", ["--steps", "1000"], {}),
+        ("Use 1 to 999", ["--steps", "1000"], {}),
+        ("sampler euler is not for a model that predicts epsilon", ["--sampler", "euler"], {}),
         ("--device warp", ["--device", "warp"], {}),
     ]
     for words, arguments, places in mistakes:

@@ -91,9 +91,10 @@ def test_a_converted_checkpoint_gives_the_output_and_the_gradients_of_diffusers(
         assert relative_error(gradients[name], parameter.grad) < 1e-9, name
 
 
-def test_the_scheduler_is_that_of_our_own_sampling(save: Save) -> None:
-    found = DPMSolverMultistepScheduler.from_pretrained(save() / "scheduler")
-    own = dpm_scheduler(ObjectiveConfig())
+@pytest.mark.parametrize("objective", [None, ObjectiveConfig("v", zero_terminal_snr=True)], ids=["default", "v"])
+def test_the_scheduler_is_that_of_our_own_sampling(save: Save, objective: ObjectiveConfig | None) -> None:
+    found = DPMSolverMultistepScheduler.from_pretrained(save(objective=objective) / "scheduler")
+    own = dpm_scheduler(objective or ObjectiveConfig())
     assert {k: v for k, v in found.config.items() if k[0] != "_"} == {
         k: v for k, v in own.config.items() if k[0] != "_"
     }
