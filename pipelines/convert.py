@@ -253,17 +253,22 @@ def _write(model: Model, options: argparse.Namespace) -> None:
 
         save_weights(options.out, model.state, model.config, model.metadata)
     elif options.to == "official":
+        from training.diffusion.config import ObjectiveConfig, from_metadata
         from training.models.official import to_official
         from training.public_checkpoints import save_official
 
         state, note = to_official(model.state, model.config)
+        objective = from_metadata(model.metadata, options.path)
         save_official(options.out, state)
         _tell((note,))
+        if objective != ObjectiveConfig():
+            _tell((f"it was trained for {objective.prediction}, which a .pth cannot say; tell its users",))
     else:
         _write_pipeline(model, options)
 
 
 def _write_pipeline(model: Model, options: argparse.Namespace) -> None:
+    from training.diffusion.config import from_metadata
     from training.models.config import PixArtConfig
     from training.models.official import check_state
     from training.public_checkpoints import save_pipeline
@@ -279,6 +284,7 @@ def _write_pipeline(model: Model, options: argparse.Namespace) -> None:
         vae_shift=float(model.metadata["vae_shift_factor"]),
         t5=options.t5,
         vae=options.vae,
+        objective=from_metadata(model.metadata, options.path),
     )
     _tell(notes)
 

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from curation.demo.models import make_t5, make_vae
 from pipelines import sample, train
 from pipelines.convert import main
 from schemas.errors import ExitCode, UserError
+from training.diffusion.config import ObjectiveConfig, to_metadata
 from training.models.config import DIT_SIZES, DitConfig, PixArtConfig
 from training.models.dit import DiT
 from training.models.official import NULL_CAPTION, POSITIONS, to_official
@@ -99,6 +101,23 @@ def test_diffusers_draws_the_same_picture_from_the_directory_as_we_do_from_the_f
     ours = np.asarray(Image.open(tmp_path / "pictures/0000.png")).astype(int)
     assert ours.std() > 10
     assert np.abs(ours - (theirs * 255).round().astype(int)).max() <= 1
+
+
+def test_what_a_model_was_trained_to_predict_goes_along(
+    world: Path, convert: Convert, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metadata = METADATA | to_metadata(ObjectiveConfig(prediction="v", zero_terminal_snr=True))
+    save_weights(tmp_path / "v.safetensors", drawn(CONFIG), CONFIG, metadata)
+    for weights, prediction in (
+        (tmp_path / "v.safetensors", "v_prediction"),
+        (world / "pixart.safetensors", "epsilon"),
+    ):
+        folder = convert("latentmill", "diffusers", weights, out=prediction)
+        told = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        assert told["prediction_type"] == prediction
+    capsys.readouterr()
+    convert("latentmill", "official", tmp_path / "v.safetensors", out="v.pth")
+    assert "trained for v, which a .pth cannot say" in capsys.readouterr().out
 
 
 def test_a_directory_without_t5_and_vae_opens_with_those_of_the_caller(

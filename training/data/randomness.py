@@ -66,18 +66,10 @@ def uniform(seed: int, visits: NDArray[np.int64], samples: NDArray[np.uint64], p
     return np.asarray(((high >> 5) * (1 << 26) + (low >> 6)) * 2.0**-53)
 
 
-def integers(seed: int, visits: Tensor, samples: Tensor, purpose: Purpose, below: int) -> Tensor:
-    """One integer in [0, below) for each use: int64 [B], `below` up to 2**31. `samples` are ids as int64 bits [B].
-
-    The word times `below`, shifted down: off uniform by less than below / 2**32.
-    """
-    return (_word(seed, visits, samples, purpose) * below) >> 32
-
-
 def fractions(seed: int, visits: Tensor, samples: Tensor, purpose: Purpose) -> Tensor:
     """One number in [0, 1) for each use: float64 [B] with 32 random bits. `samples` are ids as int64 bits [B].
 
-    Times `below` and rounded down it is what `integers` gives: for `below` up to 2**21 no product is rounded.
+    Times a whole number up to 2**21 and rounded down, no product is rounded before.
     """
     return _word(seed, visits, samples, purpose).double() * 2.0**-32
 

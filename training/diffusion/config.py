@@ -66,6 +66,10 @@ class ObjectiveConfig:
                 flow or (self.time_density, self.time_shift) == (UNIFORM, 1.0),
                 "time density and time shift belong to flow matching. Leave them off, or use flow.",
             ),
+            (
+                self.time_density == LOGIT_NORMAL or (self.time_mean, self.time_std) == (0.0, 1.0),
+                "time mean and time std are those of the logit-normal density. Leave them off, or choose it.",
+            ),
         ):
             if not holds:
                 raise UserError(f"objective: {mistake}")

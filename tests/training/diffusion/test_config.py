@@ -12,6 +12,7 @@ from training.diffusion.config import ObjectiveConfig, from_metadata, to_metadat
         ({"min_snr_gamma": -1.0}, "gamma -1.0"),
         ({"min_snr_gamma": float("nan")}, "gamma nan"),
         ({"prediction": "flow", "time_std": 0.0}, "std 0.0"),
+        ({"prediction": "flow", "time_mean": 0.5}, "Leave them off, or choose it"),
         ({"prediction": "flow", "time_mean": float("inf")}, "mean inf"),
         ({"prediction": "flow", "time_shift": 0.0}, "shift 0.0"),
         ({"zero_terminal_snr": True}, "needs the v prediction"),
