@@ -121,7 +121,7 @@ def test_the_server_gives_the_captions_of_the_transformers_engine(
     assert len(texts(undisturbed)) == 20
 
 
-@pytest.mark.parametrize("units", [0, 2])
+@pytest.mark.parametrize("units", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_server_killed_in_mid_job_is_replaced_and_no_byte_differs(
     units: int, by_server: list[str], model: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -138,7 +138,9 @@ def answers_in(log: Path) -> int:
     return sum(path.read_text().count("/v1/chat/completions") for path in log.iterdir()) if log.is_dir() else 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGINT))]
+)
 def test_a_job_that_is_killed_leaves_no_server_and_the_same_command_goes_on(
     number: int, by_server: list[str], model: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -133,6 +133,7 @@ def _line_of(process: psutil.Process) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_a_killed_ray_worker_is_replaced_and_its_unit_redone(
     inputs: list[str], undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -168,6 +169,7 @@ def test_ten_kills_of_ray_workers_at_ten_moments_change_nothing(inputs: list[str
     assert data_of(out) == data_of(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_a_killed_ray_driver_leaves_no_worker_and_the_same_command_goes_on(
     inputs: list[str], run: Run, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ def ends(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], canary
     return int(exit_.value.code or 0), capsys.readouterr().err
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_bad_first_captions_stop_the_job_and_are_shown(
     tmp_path: Path, llava: Path, capsys: pytest.CaptureFixture[str], workers: str
 ) -> None:

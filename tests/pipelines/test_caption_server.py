@@ -109,6 +109,7 @@ def test_how_the_server_is_reached_is_no_reason_to_ask_again_but_what_is_sent_is
             assert (code, "6 due, 0 whole" in said) == (0, True), said
 
 
+@pytest.mark.slow
 def test_two_workers_with_a_server_each_write_the_bytes_of_one(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,7 @@ PYTHON = os.environ.get("LATENTMILL_IMG2DATASET_PYTHON") or (
     sys.executable if importlib.util.find_spec("img2dataset") else None
 )
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(
         PYTHON is None, reason="no img2dataset here: name its interpreter in LATENTMILL_IMG2DATASET_PYTHON"

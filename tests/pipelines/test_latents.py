@@ -77,6 +77,7 @@ def test_units_of_a_few_rows_can_be_asked_for_and_are_remembered(shards: str, va
     assert units == ["s-000-00000", "s-000-00001", "s-001-00000", "s-001-00001"]
 
 
+@pytest.mark.slow
 def test_ray_workers_write_the_same_bytes_as_one_process(shards: str, vae: Path, tmp_path: Path) -> None:
     assert latents.main(arguments(shards, vae, tmp_path / "inline")) == 0
     assert latents.main(arguments(shards, vae, tmp_path / "ray", "--executor", "ray")) == 0

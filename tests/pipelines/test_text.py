@@ -138,6 +138,7 @@ def test_another_t5_renews_the_null_embedding_and_every_unit(
     assert xxhash.xxh3_128(after[NULL_TEXT_FILE]).hexdigest() == info.facts["null_digest"]
 
 
+@pytest.mark.slow
 def test_ray_workers_write_the_same_bytes_as_one_process(
     write_captions: Callable[..., Path], t5: Path, tmp_path: Path
 ) -> None:

@@ -125,7 +125,10 @@ def test_an_interrupted_job_leaves_nothing_partial_and_goes_on(
     assert copying.files() == whole
 
 
-@pytest.mark.parametrize(("number", "code", "to_all"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)])
+@pytest.mark.parametrize(
+    ("number", "code", "to_all"),
+    [pytest.param(signal.SIGINT, 130, True, marks=pytest.mark.slow), (signal.SIGTERM, 143, False)],
+)
 def test_an_interrupted_job_on_ray_ends_its_workers_too(
     copying: Any, whole: dict[str, bytes], family: list[psutil.Process], number: int, code: int, to_all: bool
 ) -> None:
