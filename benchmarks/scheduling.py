@@ -120,7 +120,7 @@ def workers(options: argparse.Namespace) -> None:
         spent = {}
         for count in (1, 2):
             with tempfile.TemporaryDirectory() as folder:
-                run(Path(folder) / "out", 40, effort=150, rows=1, workers=count)
+                run(Path(folder) / "out", 40, effort=1500, rows=1, workers=count)
                 spent[count] = busy_seconds(Path(folder) / "out")
         ratios.append(spent[1] / spent[2])
         print(f"one worker {spent[1]:.2f} s, two {spent[2]:.2f} s: x{ratios[-1]:.3f}", flush=True)
