@@ -25,7 +25,8 @@ class SlotLayer(CacheLayerMixin):
         self.keys, self.values = keys, values
         self.is_initialized = True
         self.column = column  # [1], shared by all layers: where the next token goes
-        self.length = 0  # the same as a number; changed only where shapes may follow it
+        self.length = 0  # the same as a number; this and the next are changed only where shapes may follow them
+        self.start = 0  # the first column that any row needs
         self.fixed = fixed
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -37,11 +38,12 @@ class SlotLayer(CacheLayerMixin):
         self.values.index_copy_(2, self.column, value_states)
         if self.fixed:
             return self.keys, self.values
-        return self.keys[:, :, : self.length + 1], self.values[:, :, : self.length + 1]
+        needed = slice(self.start, self.length + 1)
+        return self.keys[:, :, needed], self.values[:, :, needed]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """The columns that a mask must cover, and the first of them."""
-        return (self.keys.shape[2] if self.fixed else self.length + query_length), 0
+        return (self.keys.shape[2] if self.fixed else self.length - self.start + query_length), 0
 
     def get_seq_length(self) -> int:
         """Columns in use."""
@@ -103,11 +105,17 @@ class SlotCache:
             self.lengths[slot] = tokens
 
     def step(self) -> tuple[Tensor, Tensor]:
-        """Make room for one token of every row. The mask of the step [B, 1, 1, L], and positions [B, 1]."""
+        """Make room for one token of every row. The mask of the step [B, 1, 1, L], and positions [B, 1].
+
+        L is as many columns as the longest row has, or all of them where shapes are fixed.
+        """
         if self._length == self.columns:
             self._shift(max(self.lengths) - self._length)
         self.bias[:, :, :, self._length] = 0
-        mask = self.bias if self._fixed else self.bias[:, :, :, : self._length + 1]
+        start = 0 if self._fixed else self._length - max(self.lengths)
+        for layer in self.layers:
+            layer.start = start
+        mask = self.bias if self._fixed else self.bias[:, :, :, start : self._length + 1]
         return mask, torch.tensor(self.lengths, device=self._device).unsqueeze(1)
 
     def stepped(self) -> None:
