@@ -145,7 +145,7 @@ class _Run:
         ended = []
         free = [slot for slot, row in enumerate(self._rows) if row is None]
         # A few at a time, since each admission runs the model for the prompts alone.
-        if 4 * len(free) >= len(self._rows):
+        if 8 * len(free) >= len(self._rows):
             ended = self._admit(free)
         if self._exhausted and not self._waiting:
             self._shrink()
