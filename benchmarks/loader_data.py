@@ -14,27 +14,22 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
 from curation.features.codec import encode_int8, int8_groups
-from curation.features.storage import npy_bytes
-from curation.shards.tar_writer import TarWriter
+from curation.features.storage import npy_bytes, store
+from curation.shards.target import Target
+from curation.shards.unit_writer import UnitWriter
 from schemas.dataset import (
     DATASET_FILE,
-    INDEX_DIR,
-    LEDGER_DIR,
     NULL_TEXT_FILE,
     PLAN_FILE,
     DatasetInfo,
-    LedgerEntry,
-    OutputFile,
     PlannedUnit,
     PlanRecord,
     RunFacts,
     index_path,
-    ledger_path,
     tar_path,
 )
 from schemas.record import to_json
@@ -138,11 +133,11 @@ def write_data_sets(samples: Corpus, root: Path, numbers: range | None = None) -
         latents.append(name | size | {"crop_top": 0, "crop_left": 0, "flipped": False, "label": None})
         text.append(name | {"tokens": int(samples.tokens[i]), "truncated": False, "caption_xxh64": i})
     facts: dict[str, Any] = {"scaling_factor": 0.18215, "shift_factor": 0.0, "channels": LATENT[1], "downsample": 8}
-    _write(root / "latents", LATENTS_INDEX, latents, map(samples.latent, numbers), ".latent.npy", facts)
+    _write(root / "latents", LATENTS_INDEX, latents, map(samples.latent, numbers), "latent.npy", facts)
     null = npy_bytes(samples.pool[: samples.width].reshape(1, -1))
     facts = {"dim": samples.width, "max_tokens": LIMIT, "codec": samples.codec, "null_tokens": 1}
     facts["null_digest"] = xxhash.xxh3_128_hexdigest(null)
-    _write(root / "text", TEXT_INDEX, text, map(samples.text, numbers), ".text.npy", facts)
+    _write(root / "text", TEXT_INDEX, text, map(samples.text, numbers), "text.npy", facts)
     (root / "text" / NULL_TEXT_FILE).write_bytes(null)
     return str(root / "latents"), str(root / "text")
 
@@ -152,32 +147,23 @@ def _write(
     schema: TableSchema,
     rows: list[dict[str, Any]],
     arrays: Iterator[npt.NDArray[Any]],
-    suffix: str,
+    extension: str,
     facts: dict[str, Any],
 ) -> None:
-    (root / INDEX_DIR).mkdir(parents=True)
-    (root / LEDGER_DIR).mkdir()
-    planned = []
-    for start in range(0, len(rows), _UNIT):
-        unit = PlannedUnit(f"unit-{start:09d}", SHARD, start, min(start + _UNIT, len(rows)))
-        planned.append(unit)
-        index = []
-        with (root / tar_path(unit.name)).open("wb") as file:
-            tar = TarWriter(file)
-            for i in range(unit.start, unit.stop):
-                content = npy_bytes(next(arrays))
-                place = {"offset": tar.add(rows[i]["key"] + suffix, content), "bytes": len(content)}
-                place["xxh64"] = xxhash.xxh64_intdigest(content)
-                index.append(rows[i] | place)
-            tar.finish()
-        pq.write_table(pa.Table.from_pylist(index, schema=schema.arrow), root / index_path(unit.name))
-        paths = (tar_path(unit.name), index_path(unit.name))
-        outputs = tuple(OutputFile(path, (root / path).stat().st_size, "", len(index)) for path in paths)
-        counts = (unit.start, unit.stop, "f" * 32, (), len(index), len(index), {}, {})
-        entry = LedgerEntry(unit.name, unit.shard, *counts, outputs, RunFacts(0.0, {}, 1, "", {}))
-        (root / ledger_path(unit.name)).write_text(to_json(entry))
+    target, fingerprint = Target(str(root)), "f" * 32
+    planned = [
+        PlannedUnit(f"unit-{start:09d}", SHARD, start, min(start + _UNIT, len(rows)))
+        for start in range(0, len(rows), _UNIT)
+    ]
+    for unit in planned:
+        with UnitWriter(target, unit, schema.kind) as writer:
+            tar, index = writer.tar(tar_path(unit.name)), writer.table(index_path(unit.name), schema)
+            for row in rows[unit.start : unit.stop]:
+                index.write([row | store(tar, row["key"], extension, next(arrays))])
+                writer.keep(row["key"])
+            writer.commit(fingerprint, (), RunFacts(0.0, {}, 1, "", {}))
     info = DatasetInfo(
-        schema.kind, schema.version, schema.kind, {}, "f" * 32, "benchmark", schema.kind, _UNIT, facts=facts
+        schema.kind, schema.version, schema.kind, {}, fingerprint, "benchmark", schema.kind, _UNIT, facts=facts
     )
-    (root / DATASET_FILE).write_text(to_json(info))
-    (root / PLAN_FILE).write_text(to_json(PlanRecord((SHARD,), tuple(planned))))
+    target.write_text(DATASET_FILE, to_json(info))
+    target.write_text(PLAN_FILE, to_json(PlanRecord((SHARD,), tuple(planned))))

@@ -7,7 +7,7 @@ turn all samples three times (cold: once). A turn's CPU time counts all threads,
 a core; ratios are of turns in the same round.
 
 latentmill holds every sample against its checksum, which no other here does; "unchecked" is without, to compare alike,
-and "limit + xxh64" is the limit that does so too. Peers that are not installed are left out. They do not fit into
+and "limit + xxh3" is the limit that does so too. Peers that are not installed are left out. They do not fit into
 latentmill's own environment; one for all of this is made by
 
     python -m venv peers
@@ -134,7 +134,7 @@ class Limit(Ours):
             for number, part in enumerate(self._split(rows)):
                 slot, start, lengths = slots[number % _SLOTS], 0, self._manifest.tokens[part, 0].astype(np.int64)
                 for places, files in features:
-                    columns = (places.file, places.offset, places.bytes, places.xxh64)
+                    columns = (places.file, places.offset, places.bytes, places.xxh3)
                     for file, offset, size, digest in zip(*(c[part].tolist() for c in columns), strict=True):
                         body = slot[start : start + size]
                         os.preadv(files[file], (body,), offset)
@@ -159,11 +159,11 @@ class Limit(Ours):
 class LimitChecked(Limit):
     """The same with the checksum of each."""
 
-    name = "limit + xxh64"
+    name = "limit + xxh3"
 
     def look(self, body: memoryview, digest: int) -> None:
         """Compare the checksum."""
-        if xxhash.xxh64_intdigest(body) != digest:
+        if xxhash.xxh3_64_intdigest(body) != digest:
             raise SystemExit("damaged")
 
 

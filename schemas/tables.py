@@ -121,12 +121,12 @@ _FEATURE_INDEX: Final = (
     _SHARD,
     Column("offset", pa.int64(), "byte offset of the .npy member's content in the tar"),
     Column("bytes", pa.int64(), "length of the .npy member's content"),
-    Column("xxh64", pa.uint64(), "xxh64 of those bytes"),
+    Column("xxh3", pa.uint64(), "xxh3 (64 bits) of those bytes"),
 )
 
 LATENTS_INDEX: Final = TableSchema(
     "latents",
-    1,
+    2,
     (
         *_FEATURE_INDEX,
         Column("bucket", pa.string(), "aspect bucket, HEIGHTxWIDTH in pixels, such as 256x256"),
@@ -146,7 +146,7 @@ LATENTS_INDEX: Final = TableSchema(
 
 TEXT_INDEX: Final = TableSchema(
     "text",
-    2,
+    3,
     (
         *_FEATURE_INDEX,
         Column("tokens", pa.int32(), "true length N of the embedding, the end token included"),

@@ -60,9 +60,24 @@ def read_tar() -> Callable[[Path], dict[str, bytes]]:
         if not path.is_file():
             pytest.skip(f"no {path.name} in the test data")
         with tarfile.open(path) as tar:
-            return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+            return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaVA-1.5 with random weights and pictures of 28 px."""
+    import torch
+
+    from curation.demo.models import make_llava
+
+    torch.set_num_threads(1)
+    directory = tmp_path_factory.mktemp("models") / "llava"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        make_llava(directory, image_px=28)
+    return directory
 
 
 @pytest.fixture
@@ -174,7 +189,7 @@ def _write_unit(
     with tarfile.open(root / tar_path(unit.name)) as tar:
         offsets = [member.offset_data for member in tar]
     index = [
-        row | {"offset": offset, "bytes": len(content), "xxh64": xxhash.xxh64_intdigest(content)}
+        row | {"offset": offset, "bytes": len(content), "xxh3": xxhash.xxh3_64_intdigest(content)}
         for (row, content), offset in zip(members, offsets, strict=True)
     ]
     pq.write_table(pa.Table.from_pylist(index, schema=schema.arrow), root / index_path(unit.name))

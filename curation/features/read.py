@@ -33,7 +33,7 @@ def read_features(dataset: Dataset, entry: LedgerEntry) -> Iterator[tuple[dict[s
         for row in rows:
             tar.seek(row["offset"])
             content = tar.read(row["bytes"])
-            if xxhash.xxh64_intdigest(content) != row["xxh64"]:
+            if xxhash.xxh3_64_intdigest(content) != row["xxh3"]:
                 raise DatasetError(
                     f"{dataset.url}/{tar_path(entry.unit)}: the bytes of {row['key']} are not what the index says. "
                     f"Remove this file and run pipelines.{dataset.info.stage} again."

@@ -38,4 +38,4 @@ def store(sink: TarSink, key: str, extension: str, array: npt.NDArray[Any]) -> d
     """Append `array` as the member `key.extension`; the columns of the index that say where it is."""
     content = npy_bytes(array)
     offset, size = sink.add(key, extension, content)
-    return {"offset": offset, "bytes": size, "xxh64": xxhash.xxh64_intdigest(content)}
+    return {"offset": offset, "bytes": size, "xxh3": xxhash.xxh3_64_intdigest(content)}

@@ -123,8 +123,8 @@ class FeatureCheck:
         name = f"{quote_key(row['key'])}.{_EXTENSIONS[self._kind]}"
         if member is None or member.name != name or member.size != row["bytes"]:
             return f"no member {name} of {row['bytes']} bytes at byte {row['offset']}"
-        if xxhash.xxh64_intdigest(content) != row["xxh64"]:
-            return "its bytes are not what the index says (xxh64)"
+        if xxhash.xxh3_64_intdigest(content) != row["xxh3"]:
+            return "its bytes are not what the index says (xxh3)"
         try:
             array = parse_member(content, "the member")
             return self._latent(row, array) if self._kind == "latents" else self._text(row, array)

@@ -51,7 +51,7 @@ _THREADS: Final = 4
 _AHEAD: Final = 8  # shards
 _PIECE: Final = 1 << 18  # rows
 _KEPT: Final = 4  # manifests in the cache, the last used ones
-_PLACE: Final = np.dtype([("file", "<i4"), ("offset", "<i8"), ("bytes", "<u4"), ("xxh64", "<u8")])
+_PLACE: Final = np.dtype([("file", "<i4"), ("offset", "<i8"), ("bytes", "<u4"), ("xxh3", "<u8")])
 
 
 def text_field(variant: int) -> str:
@@ -272,7 +272,7 @@ def _digest(head: dict[str, Any], null_text: NDArray[Any], table: NDArray[Any], 
     places = [name for name in table.dtype.names or () if table.dtype[name] == _PLACE]
     for start in range(0, len(table), _PIECE):
         piece = table[start : start + _PIECE]
-        arrays = [piece[name] for name in fields] + [piece[name]["xxh64"] for name in places]
+        arrays = [piece[name] for name in fields] + [piece[name]["xxh3"] for name in places]
         for array in (*arrays, tokens[start : start + _PIECE]):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

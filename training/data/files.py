@@ -27,14 +27,14 @@ class Member:
     file: int
     offset: int
     bytes: int
-    xxh64: int
+    xxh3: int
     head: bytearray
     body: memoryview
 
     @property
     def name(self) -> str:
         """The name of its content: equal for equal bytes."""
-        return f"{self.xxh64:016x}-{self.bytes}"
+        return f"{self.xxh3:016x}-{self.bytes}"
 
 
 class TooShortError(OSError):
@@ -165,7 +165,7 @@ class RemoteFiles:
             return TooShortError(f"the file ends {member.bytes - len(part)} bytes too soon")
         member.head[:] = part[: len(member.head)]
         member.body[:] = part[len(member.head) :]
-        if self._cache is not None and xxhash.xxh64_intdigest(part) == member.xxh64:
+        if self._cache is not None and xxhash.xxh3_64_intdigest(part) == member.xxh3:
             self._cache.put(member.name, part)
         return None
 

@@ -22,7 +22,7 @@ NAMED: Final = 3  # samples that an error names
 
 NAMES: Final = pa.schema([("shard", pa.string()), ("key", pa.string())])
 
-_PLACE: Final = ("offset", "bytes", "xxh64")
+_PLACE: Final = ("offset", "bytes", "xxh3")
 _SIZES: Final = ("height_px", "width_px", "original_height", "original_width", "label")
 
 

@@ -37,7 +37,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Places:
-    """Where one feature of each sample lies: a slice of a tar, and the xxh64 of its bytes."""
+    """Where one feature of each sample lies: a slice of a tar, and the xxh3 of its bytes."""
 
     stores: tuple[Store, ...]
     paths: tuple[str, ...]  # as the file system of their store takes them
@@ -45,7 +45,7 @@ class Places:
     file: NDArray[np.int32]  # [N] index into paths, -1 where the sample lacks the feature
     offset: NDArray[np.int64]
     bytes: NDArray[np.uint32]
-    xxh64: NDArray[np.uint64]
+    xxh3: NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,7 +180,7 @@ def _assemble(content: Compiled) -> Manifest:
             file=column["file"],
             offset=column["offset"],
             bytes=column["bytes"],
-            xxh64=column["xxh64"],
+            xxh3=column["xxh3"],
         )
 
     return Manifest(

@@ -125,7 +125,7 @@ class Reader:
         where, path = self._where(places, row), places.paths[member.file]
         if error is not None and not isinstance(error, TooShortError):
             return Fault(at, f"{where}: {path} cannot be read ({error}). Check the storage.", damaged=False)
-        what = f"bytes {member.offset}+{member.bytes} of {path}: {error or 'not what its index says (xxh64)'}."
+        what = f"bytes {member.offset}+{member.bytes} of {path}: {error or 'not what its index says (xxh3)'}."
         mend = f"The file is damaged: delete it and run pipelines.{_store(places, row).stage} again."
         return Fault(at, f"{where}: {what} {mend}", damaged=True)
 
@@ -158,7 +158,7 @@ def _members(
 ) -> list[Member]:
     """Where the features of `rows` lie, and the memory for each: its own where the size is not the one expected."""
     file, offset, size, digest = (
-        column[rows].tolist() for column in (places.file, places.offset, places.bytes, places.xxh64)
+        column[rows].tolist() for column in (places.file, places.offset, places.bytes, places.xxh3)
     )
     members = []
     for i, (header, body) in enumerate(zip(headers, bodies, strict=True)):
@@ -169,9 +169,9 @@ def _members(
 
 
 def _intact(member: Member) -> bool:
-    digest = xxhash.xxh64(member.head)
+    digest = xxhash.xxh3_64(member.head)
     digest.update(member.body)
-    return bool(digest.intdigest() == member.xxh64)
+    return bool(digest.intdigest() == member.xxh3)
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

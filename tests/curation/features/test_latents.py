@@ -84,7 +84,7 @@ def test_latents_are_the_posterior_of_the_vae_itself(
     for row, posterior in rows_of(stage.target.url):
         number = int(row["key"][-3:])
         decoded = decode(picture(70 + 9 * number, 150 - 6 * number, number), DecodePolicy(), at_least=(SIDE, SIDE))
-        image, crop = cover_and_crop(decoded.image, SIDE, SIDE)  # type: ignore[union-attr]
+        image, crop = cover_and_crop(decoded.image, SIDE, SIDE)
         x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
         with torch.inference_mode():
             expected = vae.encode(x).latent_dist
@@ -111,12 +111,12 @@ def test_flipped_latents_are_those_of_the_mirrored_crop_and_say_so(
     ):
         number = int(row["key"][-3:])
         decoded = decode(picture(70 + 9 * number, 150 - 6 * number, number), DecodePolicy(), at_least=(SIDE, SIDE))
-        image, _ = cover_and_crop(decoded.image, SIDE, SIDE)  # type: ignore[union-attr]
+        image, _ = cover_and_crop(decoded.image, SIDE, SIDE)
         expected = encoder.encode(np.stack([np.asarray(image)[:, ::-1]] * stage.batch_size))[0]
         np.testing.assert_array_equal(mirrored, expected.astype(np.float16))
         assert not np.array_equal(mirrored, plain)
         changed = {name for name in row if row[name] != mirror_row[name]}
-        assert changed == {"flipped", "xxh64"}
+        assert changed == {"flipped", "xxh3"}
         assert mirror_row["flipped"] is True
 
 
@@ -137,8 +137,8 @@ def test_a_pictures_latents_do_not_depend_on_what_stands_around_it(
     sliced = replace(stage, target=Target(str(tmp_path / "sliced")))
     run_images(stage, [shard])
     run_images(sliced, [shard], unit_rows=3)
-    whole = [(row["key"], row["xxh64"]) for row, _ in rows_of(stage.target.url)]
-    assert whole == [(row["key"], row["xxh64"]) for row, _ in rows_of(sliced.target.url)]
+    whole = [(row["key"], row["xxh3"]) for row, _ in rows_of(stage.target.url)]
+    assert whole == [(row["key"], row["xxh3"]) for row, _ in rows_of(sliced.target.url)]
 
 
 def test_another_batch_size_is_another_fingerprint(stage: LatentsStage) -> None:

@@ -200,7 +200,7 @@ def _write_latents(root: Path) -> None:
                 "shard": "s0",
                 "offset": offset,
                 "bytes": length,
-                "xxh64": 1,
+                "xxh3": 1,
                 "bucket": "256x256",
                 **size,
             }
@@ -220,7 +220,7 @@ def _write_text(root: Path) -> None:
         tar, index = writer.tar(tar_path("s0-00000")), writer.table(index_path("s0-00000"), TEXT_INDEX)
         for key, tokens in (("d/k0", 8), ("d/k1", 90), ("d/k2", 30), ("d/k3", 120)):
             offset, length = tar.add(key, "text.npy", b"\2" * (tokens * 10))
-            row = {"key": key, "shard": "s0", "offset": offset, "bytes": length, "xxh64": 1, "caption_xxh64": 1}
+            row = {"key": key, "shard": "s0", "offset": offset, "bytes": length, "xxh3": 1, "caption_xxh64": 1}
             index.write([row | {"tokens": tokens, "truncated": key == "d/k3"}])
             writer.keep(key)
         for key in ("d/k4", "d/k5"):

@@ -130,7 +130,7 @@ def test_the_manifest_holds_arrays_and_no_python_object_a_sample(write_features:
         value = getattr(manifest, field.name)
         assert not isinstance(value, list | dict), field.name
     assert manifest.latents.file.dtype == np.int32
-    assert manifest.text[0].xxh64.dtype == np.uint64
+    assert manifest.text[0].xxh3.dtype == np.uint64
 
 
 def edit_facts(dataset: Path, **facts: Any) -> None:

@@ -57,7 +57,7 @@ def damage(places: Places, row: int) -> None:
 
 def test_a_flipped_bit_is_an_error_that_names_shard_and_key(manifest: Manifest) -> None:
     damage(manifest.text[0], 5)
-    with pytest.raises(DatasetError, match=rf"text of {manifest.name(5)}: .*xxh64"):
+    with pytest.raises(DatasetError, match=rf"text of {manifest.name(5)}: .*xxh3"):
         Reader(manifest).text(5)
     Reader(manifest).latent(5)
 
@@ -194,7 +194,7 @@ def test_a_damaged_or_vanished_file_behind_a_url_is_reported_and_not_cached(
     content[manifest.text[0].offset[row] + 130] ^= 1
     memory.pipe_file(path, bytes(content))
     reader = Reader(manifest, Cache(tmp_path / "cache", 1 << 20))
-    with pytest.raises(DatasetError, match=rf"text of {manifest.name(row)}: .*xxh64"):
+    with pytest.raises(DatasetError, match=rf"text of {manifest.name(row)}: .*xxh3"):
         reader.text(row)
     memory.pipe_file(path, bytes(content[: manifest.text[0].offset[row] + 130]))
     with pytest.raises(DatasetError, match="too soon"):
@@ -228,7 +228,7 @@ def store_as(manifest: Manifest, form: TextForm) -> Manifest:
     with open(path, "rb") as file:
         content = file.read()
     offsets, sizes = np.array(places).T
-    digests = [xxhash.xxh64_intdigest(content[start : start + size]) for start, size in places]
+    digests = [xxhash.xxh3_64_intdigest(content[start : start + size]) for start, size in places]
     text = replace(
         manifest.text[0],
         paths=(path,),
@@ -236,7 +236,7 @@ def store_as(manifest: Manifest, form: TextForm) -> Manifest:
         file=np.zeros(len(manifest), np.int32),
         offset=offsets,
         bytes=sizes,
-        xxh64=np.array(digests, np.uint64),
+        xxh3=np.array(digests, np.uint64),
     )
     return replace(manifest, text=(text,))
 
@@ -270,7 +270,7 @@ def with_member(manifest: Manifest, content: bytes) -> Manifest:
         file.write(content)
     places = manifest.text[0]
     changed = {"file": len(places.paths), "offset": 0, "bytes": len(content)}
-    changed["xxh64"] = xxhash.xxh64_intdigest(content)
+    changed["xxh3"] = xxhash.xxh3_64_intdigest(content)
     columns = {name: getattr(places, name).copy() for name in changed}
     for name, value in changed.items():
         columns[name][0] = value
