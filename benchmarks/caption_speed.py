@@ -29,11 +29,12 @@ from rich.console import Console
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
 
-from curation.captions.continuous import ContinuousEngine
+from curation.captions.continuous import ContinuousBatches
 from curation.captions.engine import Decoding, Engine
 from curation.captions.prompts import prompt_named
 from curation.captions.sampling import Integers, TokenRule
 from curation.captions.stage import CaptionStage
+from curation.captions.transformers_choice import LocalEngine
 from curation.captions.transformers_engine import TransformersEngine
 from curation.checkpoints import Checkpoint, resolve_checkpoint
 from curation.demo.models import make_llava
@@ -96,7 +97,7 @@ class BenchmarkChoice:
         """As `TransformersChoice.open`, without the self-check."""
         engine = TransformersEngine(self.checkpoint, dtype="float32", device="cpu", decoding=decoding)
         engine.rule = EndingRule(0.0, 1.0, self.lengths, min(engine.end_tokens))
-        return ContinuousEngine(engine, self.slots)
+        return LocalEngine(engine, ContinuousBatches(engine, self.slots))
 
 
 def main() -> None:

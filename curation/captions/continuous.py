@@ -37,8 +37,8 @@ class _Row:
     logprobs: list[float] = field(default_factory=list)
 
 
-class ContinuousEngine:
-    """A `TransformersEngine` with `slots` rows under way at any time.
+class ContinuousBatches:
+    """Asks a `TransformersEngine` with `slots` rows under way at any time.
 
     `compile_backend` compiles the step of all slots, for which shapes are kept fixed: the whole block of columns is
     attended to, and slots that have no request left run idle.
@@ -51,16 +51,6 @@ class ContinuousEngine:
         self._forward: Any = engine.model.forward
         if compile_backend is not None:
             self._forward = torch.compile(engine.model.forward, backend=compile_backend, dynamic=False)
-
-    @property
-    def wanted_px(self) -> int | None:
-        """The model's input side."""
-        return self._engine.wanted_px
-
-    @property
-    def preparation(self) -> dict[str, Any]:
-        """What is done to a picture and a prompt before the model sees them."""
-        return self._engine.preparation
 
     @property
     def ahead(self) -> int:
@@ -82,10 +72,6 @@ class ContinuousEngine:
                 while due in finished:
                     yield finished.pop(due)
                     due += 1
-
-    def close(self) -> None:
-        """Give back the model."""
-        self._engine.close()
 
 
 def keeps_plain_past(engine: TransformersEngine, request: Request) -> bool:

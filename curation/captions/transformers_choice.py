@@ -3,9 +3,9 @@
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
-from curation.captions.continuous import ContinuousEngine, keeps_plain_past
+from curation.captions.continuous import ContinuousBatches, keeps_plain_past
 from curation.captions.engine import Completion, Decoding, Engine, Request
 from curation.captions.self_check import made_up_requests, self_check
 from curation.captions.transformers_engine import TransformersEngine
@@ -38,42 +38,47 @@ class TransformersChoice:
         engine = TransformersEngine(self.checkpoint, dtype=self.dtype, device=self.device, decoding=decoding)
         self_check(engine, prompt)
         if keeps_plain_past(engine, made_up_requests(prompt)[0]):
-            return ContinuousEngine(engine, self.batch_size, "inductor" if self.compile_steps else None)
+            backend = "inductor" if self.compile_steps else None
+            return LocalEngine(engine, ContinuousBatches(engine, self.batch_size, backend))
         if self.compile_steps:
             raise UserError(
                 f"{self.checkpoint.source}: a {engine.model.config.model_type}, whose steps cannot be compiled here. "
                 f"Leave out --compile."
             )
-        return BatchedEngine(engine, self.batch_size)
+        return LocalEngine(engine, WholeBatches(engine, self.batch_size))
 
 
-class BatchedEngine:
-    """A `TransformersEngine`, batch after batch in the order of the requests."""
-
-    def __init__(self, engine: TransformersEngine, batch_size: int) -> None:
-        self._engine, self._batch_size = engine, batch_size
+class Batches(Protocol):
+    """How requests are put together for a model that takes several at once; the two parts of `Engine` that depend on
+    it."""
 
     @property
-    def wanted_px(self) -> int | None:
-        """The model's input side."""
-        return self._engine.wanted_px
+    def ahead(self) -> int: ...
+    def answers(self, requests: Iterable[Request]) -> Generator[Completion, None, None]: ...
 
-    @property
-    def preparation(self) -> dict[str, Any]:
-        """What is done to a picture and a prompt before the model sees them."""
-        return self._engine.preparation
+
+class WholeBatches:
+    """Asks a `TransformersEngine` batch after batch."""
+
+    def __init__(self, engine: TransformersEngine, size: int) -> None:
+        self._engine, self._size = engine, size
 
     @property
     def ahead(self) -> int:
         """Two batches."""
-        return 2 * self._batch_size
+        return 2 * self._size
 
     def answers(self, requests: Iterable[Request]) -> Generator[Completion, None, None]:
-        """One completion for each request, in order, a batch at a time."""
+        """One completion for each request, in order."""
         source = iter(requests)
-        while batch := list(islice(source, self._batch_size)):
+        while batch := list(islice(source, self._size)):
             yield from self._engine.complete(batch)
 
-    def close(self) -> None:
-        """Give back the model."""
-        self._engine.close()
+
+class LocalEngine:
+    """A `TransformersEngine` as the stage takes it: with the batches that its model allows."""
+
+    def __init__(self, engine: TransformersEngine, batches: Batches) -> None:
+        self._engine = engine
+        self.wanted_px, self.preparation, self.ahead = engine.wanted_px, engine.preparation, batches.ahead
+        self.answers, self.close = batches.answers, engine.close

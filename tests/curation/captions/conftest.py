@@ -24,15 +24,7 @@ from transformers import (
 from curation.captions.onevision import OnevisionPictureProcessor
 from curation.captions.transformers_engine import Decoding, TransformersEngine
 from curation.checkpoints import resolve_checkpoint
-from curation.demo.models import _VICUNA_TEMPLATE, _byte_level_tokenizer, make_llava
-
-
-@pytest.fixture(scope="session")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("checkpoints") / "llava"
-    torch.manual_seed(0)
-    make_llava(directory, image_px=28)
-    return directory
+from curation.demo.models import _VICUNA_TEMPLATE, _byte_level_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from curation.captions import slot_cache
-from curation.captions.continuous import ContinuousEngine, keeps_plain_past
+from curation.captions.continuous import ContinuousBatches, keeps_plain_past
 from curation.captions.engine import Completion, Decoding, Request
 from curation.captions.sampling import Integers, TokenRule
 from curation.captions.transformers_engine import TransformersEngine
@@ -61,7 +61,7 @@ def test_each_request_gets_the_text_that_it_gets_alone(engine: TransformersEngin
     alone = [engine.complete([request])[0] for request in asked]
     assert {c.n_tokens for c in alone} == {1, 2, 3, 4, 5, 7, 9, 13, 20}
     assert {c.finish_reason for c in alone} == {"stop", "length"}
-    assert_same(list(ContinuousEngine(engine, slots).answers(asked)), alone)
+    assert_same(list(ContinuousBatches(engine, slots).answers(asked)), alone)
 
 
 @pytest.mark.parametrize("architecture", ["llava_next", "llava_onevision"])
@@ -69,13 +69,13 @@ def test_tiled_models_too(architecture: str, request: pytest.FixtureRequest, mak
     engine = ending(make_engine(request.getfixturevalue(architecture), Decoding(max_new_tokens=MOST)))
     asked = requests(picture, 9)
     assert keeps_plain_past(engine, asked[0])
-    assert_same(list(ContinuousEngine(engine, 3).answers(asked)), [engine.complete([r])[0] for r in asked])
+    assert_same(list(ContinuousBatches(engine, 3).answers(asked)), [engine.complete([r])[0] for r in asked])
 
 
 def test_sampled_text_depends_on_the_seed_and_not_on_the_slots(llava: Path, make_engine: Any, picture: Any) -> None:
     engine = ending(make_engine(llava, Decoding(max_new_tokens=MOST, temperature=1.0, top_p=0.95)), temperature=1.0)
     asked = requests(picture, 11)
-    assert_same(list(ContinuousEngine(engine, 4).answers(asked)), [engine.complete([r])[0] for r in asked])
+    assert_same(list(ContinuousBatches(engine, 4).answers(asked)), [engine.complete([r])[0] for r in asked])
 
 
 def test_columns_that_run_out_are_shifted_and_the_text_stays(
@@ -98,7 +98,7 @@ def test_columns_that_run_out_are_shifted_and_the_text_stays(
         small(self, first, slots, 2, fixed)
 
     monkeypatch.setattr(slot_cache.SlotCache, "__init__", cramped)
-    assert_same(list(ContinuousEngine(engine, 4).answers(asked)), alone)
+    assert_same(list(ContinuousBatches(engine, 4).answers(asked)), alone)
     assert any(by < 0 for by in shifts), "left, to win columns back"
     assert any(by > 0 for by in shifts), "right, for a longer prompt"
     assert 0 in shifts, "more columns, where a row needs them all"
@@ -113,7 +113,7 @@ def test_a_compiled_step_gives_the_same_text_and_is_compiled_once(
     alone = [engine.complete([request])[0] for request in asked]
     torch._dynamo.reset()
     counter = CompileCounter()
-    compiled = ContinuousEngine(engine, 4, compile_backend=counter)
+    compiled = ContinuousBatches(engine, 4, compile_backend=counter)
     assert_same(list(compiled.answers(asked[:6])), alone[:6])
     graphs = counter.frame_count
     assert graphs > 0
@@ -129,7 +129,7 @@ def test_requests_are_taken_only_a_little_ahead_of_the_answers(engine: Transform
             taken.append(request.key)
             yield request
 
-    answers = ContinuousEngine(engine, 4).answers(source())
+    answers = ContinuousBatches(engine, 4).answers(source())
     first = next(answers)
     assert first.key == "key-0"
     assert len(taken) <= 4 * 4
@@ -157,7 +157,7 @@ def test_a_request_that_fails_alone_is_answered_with_error(
 
     monkeypatch.setattr(engine, "prepare", unprepared)
     monkeypatch.setattr(engine.model, "forward", poisoned)
-    found = list(ContinuousEngine(engine, 3).answers(asked))
+    found = list(ContinuousBatches(engine, 3).answers(asked))
     assert [c.key for c in found] == [r.key for r in asked]
     assert [c.error for c in found if c.finish_reason == "error"] == [
         "ValueError: a picture that no processor takes",
@@ -174,7 +174,7 @@ def test_where_nothing_can_be_answered_the_fault_is_raised(
 
     monkeypatch.setattr(engine.model, "forward", broken)
     with pytest.raises(RuntimeError, match="illegal memory"):
-        list(ContinuousEngine(engine, 4).answers(requests(picture, 6)))
+        list(ContinuousBatches(engine, 4).answers(requests(picture, 6)))
 
 
 def test_a_step_for_which_memory_is_lacking_loses_no_row(
@@ -192,7 +192,7 @@ def test_a_step_for_which_memory_is_lacking_loses_no_row(
         return forward(**inputs)
 
     monkeypatch.setattr(engine.model, "forward", scarce)
-    assert_same(list(ContinuousEngine(engine, 8).answers(asked)), alone)
+    assert_same(list(ContinuousBatches(engine, 8).answers(asked)), alone)
 
 
 def test_models_of_another_kind_take_whole_batches(
@@ -205,7 +205,7 @@ def test_models_of_another_kind_take_whole_batches(
 
 
 def test_no_request_is_no_answer(engine: TransformersEngine) -> None:
-    assert list(ContinuousEngine(engine, 4).answers([])) == []
+    assert list(ContinuousBatches(engine, 4).answers([])) == []
 
 
 def test_numbers_are_the_rows_own_whatever_step_the_others_are_at() -> None:
