@@ -136,7 +136,8 @@ def _joined(ranks: Sequence[Sequence[list[int]]], accumulation: int) -> Steps:
 
 
 def _same(expected: Steps, found: Steps, how: str) -> None:
-    for number, (batch, other) in enumerate(zip(expected, found, strict=False), 1):
+    shared = min(len(expected), len(found))
+    for number, (batch, other) in enumerate(zip(expected[:shared], found[:shared], strict=True), 1):
         if batch != other:
             common = sum((Counter(batch) & Counter(other)).values())
             raise NotSoError(f"{how}: batch {number} has {common} of {len(batch)} samples in common")

@@ -7,7 +7,7 @@ each, and read in the calling process. A package that is not installed is left o
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -80,6 +80,10 @@ class Peer(ABC):
     def collate(self) -> Callable[[Sequence[Sample]], Batch]:
         """`collate` for these samples."""
         return partial(collate, token_bytes=self.samples.token_bytes)
+
+    def collate_named(self, rows: Sequence[Mapping[str, bytes]]) -> Batch:
+        """`collate` of samples that come as mappings."""
+        return self.collate([(row["latent"], row["text"]) for row in rows])
 
     def sample(self, i: int) -> Sample:
         """The stored bytes of sample `i`."""
@@ -180,8 +184,7 @@ class Mosaic(Peer):
         dataset = StreamingDataset(
             local=str(self.folder), shuffle=True, shuffle_seed=epoch, batch_size=self.batch, **shuffle
         )
-        take = lambda rows: self.collate([(row["latent"], row["text"]) for row in rows])  # noqa: E731
-        yield from DataLoader(dataset, batch_size=self.batch, num_workers=0, collate_fn=take)
+        yield from DataLoader(dataset, batch_size=self.batch, num_workers=0, collate_fn=self.collate_named)
 
 
 class LitData(Peer):
@@ -206,8 +209,9 @@ class LitData(Peer):
         import litdata
 
         dataset = litdata.StreamingDataset(str(self.folder), shuffle=True, seed=epoch)
-        take = lambda rows: self.collate([(row["latent"], row["text"]) for row in rows])  # noqa: E731
-        yield from litdata.StreamingDataLoader(dataset, batch_size=self.batch, num_workers=0, collate_fn=take)
+        yield from litdata.StreamingDataLoader(
+            dataset, batch_size=self.batch, num_workers=0, collate_fn=self.collate_named
+        )
 
 
 class HuggingFace(Peer):

@@ -97,7 +97,7 @@ def write(folder: Path, samples: int) -> float:
     about = {"starts": starts, "strata": [(s.dataset, s.bucket, s.first, s.size) for s in strata]}
     sizes = np.bincount(bucket, minlength=BUCKETS).tolist()
     firsts = np.cumsum([0, *sizes]).tolist()
-    about["whole"] = [(0, b, first, size) for b, (first, size) in enumerate(zip(firsts, sizes, strict=False)) if size]
+    about["whole"] = [(0, b, firsts[b], size) for b, size in enumerate(sizes) if size]
     (folder / "about.json").write_text(json.dumps(about))
     return seconds
 

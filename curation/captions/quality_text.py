@@ -57,7 +57,7 @@ def text_hash(text: str) -> int | None:
 
 def repeated_share(items: list[str], n: int) -> float | None:
     """The share of the n-grams of `items` that came before; None if there is none."""
-    grams = list(zip(*(items[i:] for i in range(n)), strict=False))
+    grams = [tuple(items[i : i + n]) for i in range(len(items) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else None
 
 

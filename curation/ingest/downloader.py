@@ -85,8 +85,8 @@ class Downloader:
         with storage_errors(str(folder)):
             table = {"url": [row.url for row in rows], ROW_COLUMN: [row.key for row in rows]}
             pq.write_table(pa.table(table), listed)
-            log = open(folder / _LOG, "wb")  # noqa: SIM115 - closed below, when the process has ended
-        with log:
+            (folder / _LOG).touch()
+        with open(folder / _LOG, "wb") as log:
             process = subprocess.Popen(
                 [self.python, str(_CHILD), "download", json.dumps(self._arguments(listed, out, len(rows)))],
                 stdin=subprocess.PIPE,

@@ -13,10 +13,8 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import torch
 from dataset_files import data_of
 
-from curation.demo.models import make_llava
 from curation.demo.pictures import write_webdataset_shards
 
 MISSING = [name for name in ("fastapi", "uvicorn", "openai") if importlib.util.find_spec(name) is None]
@@ -33,21 +31,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    directory = tmp_path_factory.mktemp("models") / "llava"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        make_llava(directory, image_px=28)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def inputs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def inputs(llava: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Arguments of a job of six units of four rows, two of them broken pictures in each shard, without an engine."""
     folder = tmp_path_factory.mktemp("inputs")
     write_webdataset_shards(folder, shards=2, rows=12)
-    given = ["--shards", str(folder / "demo-*.tar"), "--source", "webdataset", "--model", str(model)]
+    given = ["--shards", str(folder / "demo-*.tar"), "--source", "webdataset", "--model", str(llava)]
     return [*given, "--unit-rows", "4", "--max-new-tokens", "40", "--canary", "0"]
 
 
@@ -70,26 +58,26 @@ def undisturbed(by_server: list[str], tmp_path_factory: pytest.TempPathFactory) 
     return out
 
 
-def servers_of(model: Path) -> list[psutil.Process]:
-    """The servers of `model` that run now, and their launchers."""
+def servers_of(llava: Path) -> list[psutil.Process]:
+    """The servers of `llava` that run now, and their launchers."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = process.cmdline()
-            if str(model) in " ".join(line) and "pipelines.caption" not in line:
+            if str(llava) in " ".join(line) and "pipelines.caption" not in line:
                 found.append(process)
     return found
 
 
-def server_itself(model: Path) -> psutil.Process:
-    (server,) = [p for p in servers_of(model) if "serve" in p.cmdline()]
+def server_itself(llava: Path) -> psutil.Process:
+    (server,) = [p for p in servers_of(llava) if "serve" in p.cmdline()]
     return server
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(model: Path) -> Iterator[None]:
+def nothing_is_left(llava: Path) -> Iterator[None]:
     yield
-    left = servers_of(model)
+    left = servers_of(llava)
     for process in left:
         process.kill()
     assert not left
@@ -123,12 +111,12 @@ def test_the_server_gives_the_captions_of_the_transformers_engine(
 
 @pytest.mark.parametrize("units", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_server_killed_in_mid_job_is_replaced_and_no_byte_differs(
-    units: int, by_server: list[str], model: Path, undisturbed: Path, tmp_path: Path
+    units: int, by_server: list[str], llava: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out, log = tmp_path / "captions", tmp_path / "log"
     with job(*by_server, "--out", out, "--server-log", log) as process:
         wait_for(lambda: entries(out) >= units and answers_in(log) >= 11, process)  # the checks take ten answers
-        server_itself(model).kill()
+        server_itself(llava).kill()
         assert process.wait() == 0
     assert sum(path.read_text().count("Uvicorn running") for path in log.iterdir()) == 2
     assert data_of(out) == data_of(undisturbed)
@@ -142,12 +130,12 @@ def answers_in(log: Path) -> int:
     "number", [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGINT))]
 )
 def test_a_job_that_is_killed_leaves_no_server_and_the_same_command_goes_on(
-    number: int, by_server: list[str], model: Path, undisturbed: Path, tmp_path: Path
+    number: int, by_server: list[str], llava: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "captions"
     with job(*by_server, "--out", out) as process:
         wait_for(lambda: entries(out) >= 2, process)
-        at_work = servers_of(model)
+        at_work = servers_of(llava)
         process.send_signal(number)
         assert process.wait() in (-signal.SIGKILL, 128 + number)
     assert len(at_work) == 2
@@ -161,10 +149,10 @@ def test_a_job_that_is_killed_leaves_no_server_and_the_same_command_goes_on(
     assert data_of(out) == data_of(undisturbed)
 
 
-def test_a_job_killed_while_its_server_starts_leaves_none(by_server: list[str], model: Path, tmp_path: Path) -> None:
+def test_a_job_killed_while_its_server_starts_leaves_none(by_server: list[str], llava: Path, tmp_path: Path) -> None:
     with job(*by_server, "--out", tmp_path / "captions") as process:
-        wait_for(lambda: len(servers_of(model)) == 2, process)
-        at_work = servers_of(model)
+        wait_for(lambda: len(servers_of(llava)) == 2, process)
+        at_work = servers_of(llava)
         process.kill()
     _, alive = psutil.wait_procs(at_work, timeout=30)
     assert not alive
@@ -173,13 +161,13 @@ def test_a_job_killed_while_its_server_starts_leaves_none(by_server: list[str], 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["worker", "driver"])
 def test_a_killed_ray_worker_or_driver_leaves_no_server_and_no_byte_differs(
-    victim: str, by_server: list[str], model: Path, undisturbed: Path, tmp_path: Path
+    victim: str, by_server: list[str], llava: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "captions"
     with job(*by_server, "--out", out, "--executor", "ray") as process:
         wait_for(lambda: entries(out) >= 1, process)
         family = psutil.Process(process.pid).children(recursive=True)
-        at_work = servers_of(model)
+        at_work = servers_of(llava)
         actors = [p for p in family if "UnitActor" in " ".join(_line_of(p))]
         for killed in actors if victim == "worker" else [process]:
             killed.kill()

@@ -6,9 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
-from curation.demo.models import make_llava
 from curation.demo.pictures import draw, jpeg, scene, write_sam_shards, write_webdataset_shards
 from pipelines import caption
 from pipelines.command import run
@@ -18,16 +16,6 @@ from schemas.reading import open_dataset, read_ledger
 from schemas.tables import CAPTIONS, REJECTS
 
 ROWS = 10
-
-
-@pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    directory = tmp_path_factory.mktemp("models") / "llava"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        make_llava(directory, image_px=28)
-    return directory
 
 
 @pytest.fixture
@@ -209,7 +197,7 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(
     change: object, says: str, shards: str, llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "captions"
-    given = change(arguments(shards, llava, out), tmp_path)  # type: ignore[operator]
+    given = change(arguments(shards, llava, out), tmp_path)
     code, said = ends(capsys, given)
     assert code == ExitCode.BAD_INPUT
     assert says in said

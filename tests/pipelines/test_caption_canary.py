@@ -3,25 +3,13 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-from curation.demo.models import make_llava
 from curation.demo.pictures import write_webdataset_shards
 from pipelines import caption
 from pipelines.command import run
 from schemas.reading import open_dataset, read_ledger
 
 ROWS = 12
-
-
-@pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    directory = tmp_path_factory.mktemp("models") / "llava"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        make_llava(directory, image_px=28)
-    return directory
 
 
 def ends(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], canary: int, *more: str) -> tuple[int, str]:

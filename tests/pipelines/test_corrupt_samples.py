@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+from training_runs import records, saved, step_losses
 
 from pipelines.train import main
 from schemas.errors import ExitCode
@@ -64,23 +64,6 @@ def turn_over_both(features: Any) -> Manifest:
     turn_over(manifest.latents, ROWS[0])
     turn_over(manifest.text[0], ROWS[1])
     return manifest
-
-
-def records(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def step_losses(run: Path) -> list[float]:
-    return [loss for record in records(run) for loss in record["step_loss"]]
-
-
-def saved(run: Path, step: int) -> dict[str, bytes]:
-    folder = run / "checkpoints" / f"step-{step:08d}"
-    return {
-        f"{path.name}/{name}": tensor.numpy().tobytes()
-        for path in sorted(folder.glob("*.safetensors"))
-        for name, tensor in load_file(path).items()
-    }
 
 
 def test_damaged_samples_are_left_out_alike_by_one_rank_and_by_two(features: Any, tmp_path: Path) -> None:

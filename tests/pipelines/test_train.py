@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+from training_runs import saved, step_losses
 
 from pipelines.train import main, model_config, objective_of, parser, resolution
 from schemas.errors import ExitCode
@@ -62,20 +62,6 @@ def on_three_ranks(command: list[str], fails: bool = False) -> str:
     )
     assert (done.returncode != 0) == fails, done.stderr
     return done.stderr
-
-
-def saved(run: Path, step: int) -> dict[str, bytes]:
-    folder = run / "checkpoints" / f"step-{step:08d}"
-    return {
-        f"{path.name}/{name}": tensor.numpy().tobytes()
-        for path in sorted(folder.glob("*.safetensors"))
-        for name, tensor in load_file(path).items()
-    }
-
-
-def step_losses(run: Path) -> list[float]:
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [loss for record in records for loss in record["step_loss"]]
 
 
 def binned(run: Path) -> list[dict[str, float | None]]:

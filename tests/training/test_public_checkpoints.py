@@ -38,7 +38,7 @@ def model() -> PixArt:
 def save(tmp_path: Path, model: PixArt) -> Save:
     def run(name: str = "pipeline", config: PixArtConfig = CONFIG, **changed: object) -> Path:
         given: dict[str, object] = {"vae_scaling": 0.18215, "vae_shift": 0.0, "t5": None, "vae": None}
-        save_pipeline(tmp_path / name, model.state_dict(), config, **(given | changed))  # type: ignore[arg-type]
+        save_pipeline(tmp_path / name, model.state_dict(), config, **(given | changed))
         return tmp_path / name
 
     return run
@@ -54,7 +54,7 @@ def test_a_converted_checkpoint_gives_the_output_and_the_gradients_of_diffusers(
     tmp_path: Path, change: dict[str, object], rows: int, columns: int
 ) -> None:
     """An official .pth to ours to a directory of diffusers, opened by diffusers itself, and that back to ours."""
-    config = dataclasses.replace(CONFIG, **change)  # type: ignore[arg-type]
+    config = dataclasses.replace(CONFIG, **change)
     torch.manual_seed(0)
     drawn = {name: torch.randn_like(tensor) * 0.2 for name, tensor in PixArt(config).state_dict().items()}
     save_official(tmp_path / "official.pth", to_official(drawn, config)[0])

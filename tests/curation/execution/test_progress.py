@@ -33,7 +33,7 @@ def console(width: int = 200) -> Console:
 
 
 def text_of(found: Console) -> str:
-    return found.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+    return found.file.getvalue()
 
 
 def test_the_line_says_how_far_how_fast_and_what_limits() -> None:

@@ -74,7 +74,7 @@ def test_same_values_same_bytes() -> None:
 def test_what_float16_cannot_hold_is_not_stored(codec: str, value: float) -> None:
     values = heavy_tailed(2, 128)
     values[1, 5] = value
-    assert encode(values, codec) is None  # type: ignore[arg-type]
+    assert encode(values, codec) is None
 
 
 def test_the_largest_float16_survives_or_is_refused_but_is_never_infinite() -> None:

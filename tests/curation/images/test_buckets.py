@@ -46,7 +46,7 @@ def test_no_other_key_is_nearer(height: int, width: int, resolution: int) -> Non
 
 @given(bucket=st.sampled_from(BUCKETS[512]), factor=st.integers(1, 9))
 def test_a_picture_shaped_like_a_bucket_goes_there(bucket: object, factor: int) -> None:
-    chosen = nearest_bucket(bucket.height_px * factor, bucket.width_px * factor, 512)  # type: ignore[attr-defined]
+    chosen = nearest_bucket(bucket.height_px * factor, bucket.width_px * factor, 512)
     assert chosen == bucket
 
 

@@ -133,7 +133,7 @@ def test_a_mistake_of_our_own_is_not_taken_for_a_bad_picture(files: Files, monke
     with pytest.raises(KeyError):
         decode(files["PNG"], ANY_SIZE)
     with pytest.raises(TypeError):
-        decode("photo.jpg", ANY_SIZE)  # type: ignore[arg-type]
+        decode("photo.jpg", ANY_SIZE)
 
 
 def test_threads_get_what_one_thread_gets(files: Files) -> None:

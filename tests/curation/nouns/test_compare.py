@@ -5,25 +5,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from noun_counts import RULES, counted
 
 from curation.nouns.compare import Comparison, compare_columns, log_odds_z
-from curation.nouns.counting import CountingRules, NounCounter, NounCounts
 from curation.nouns.spectrum import Counted
 from curation.nouns.summary import summarise
-from curation.nouns.tagger import Normalisation, TaggedCaption, TaggedNoun, TaggerInfo
 from schemas.errors import UserError
-
-RULES = CountingRules(TaggerInfo("en_test", "1", "0123456789", "3"), Normalisation.LOWER)
-
-
-def counted(columns: dict[str, dict[str, int]]) -> NounCounts:
-    """Captions of one noun each; a noun in capitals is a PROPN."""
-    counter = NounCounter(RULES)
-    for column, occurrences in columns.items():
-        for noun, n in occurrences.items():
-            for _ in range(n):
-                counter.add_caption(column, TaggedCaption(1, (TaggedNoun(noun.lower(), noun.isupper()),)))
-    return counter.counts()
 
 
 def compared(

@@ -4,24 +4,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from noun_counts import RULES, counted
 
-from curation.nouns.counting import CountingRules, NounCounter, NounCounts
+from curation.nouns.counting import NounCounts
 from curation.nouns.coverage import cover, listed_lines, listed_nouns
 from curation.nouns.summary import summarise
-from curation.nouns.tagger import Normalisation, TaggedCaption, TaggedNoun, TaggerInfo
 from schemas.errors import UserError
-
-RULES = CountingRules(TaggerInfo("en_test", "1", "0123456789", "3"), Normalisation.LOWER)
-
-
-def counted(columns: dict[str, dict[str, int]]) -> NounCounts:
-    """Captions of one noun each."""
-    counter = NounCounter(RULES)
-    for column, occurrences in columns.items():
-        for noun, n in occurrences.items():
-            for _ in range(n):
-                counter.add_caption(column, TaggedCaption(1, (TaggedNoun(noun, False),)))
-    return counter.counts()
 
 
 def rows_of(counts: NounCounts, column: str) -> list[pa.Table]:

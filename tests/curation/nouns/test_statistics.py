@@ -1,5 +1,6 @@
 import random
 from itertools import pairwise
+from statistics import fmean
 
 import pytest
 from hypothesis import given, settings
@@ -74,11 +75,10 @@ def test_the_expectation_at_fewer_captions_is_the_mean_of_drawn_samples(kind: Co
     expected = noun_statistics(counted(captions), "caption", kind, captions=size)
     draw = random.Random(3)
     samples = [tally(draw.sample(captions, size), kind) for _ in range(400)]
-    mean = lambda values: sum(values) / len(samples)  # noqa: E731 - one word for one formula
-    assert expected.distinct == pytest.approx(mean(len(tf) for tf in samples), rel=0.02)
+    assert expected.distinct == pytest.approx(fmean(len(tf) for tf in samples), rel=0.02)
     # Without replacement the spread is a little smaller than the binomial's, which moves the tail near 10.
-    assert expected.valid == pytest.approx(mean(sum(n > VALID_ABOVE for n in t.values()) for t in samples), abs=0.6)
-    assert expected.nouns == pytest.approx(mean(sum(tf.values()) for tf in samples), rel=0.03)
+    assert expected.valid == pytest.approx(fmean(sum(n > VALID_ABOVE for n in t.values()) for t in samples), abs=0.6)
+    assert expected.nouns == pytest.approx(fmean(sum(tf.values()) for tf in samples), rel=0.03)
     assert expected.expected
 
 

@@ -34,9 +34,9 @@ def test_every_step_of_the_funnel_adds_up(datasets: Any) -> None:
 
 def test_losses_come_with_examples_out_of_the_rejects_tables(datasets: Any) -> None:
     report = collect_one(datasets.inputs)
-    (corrupt, _) = report.balance("captions").losses  # type: ignore[union-attr]
+    (corrupt, _) = report.balance("captions").losses
     assert [(e.shard, e.key, e.detail) for e in corrupt.examples] == [("s0", "d/k6", "JPEG <b>ends</b> early")]
-    (refusal, _) = report.balance("usable").losses  # type: ignore[union-attr]
+    (refusal, _) = report.balance("usable").losses
     assert refusal.examples[0].detail == "I'm sorry, I cannot see it."
 
 

@@ -39,7 +39,7 @@ def test_nothing_counted_has_no_distribution() -> None:
 
 @given(IDS, IDS)
 def test_a_join_counts_what_sets_say(latents: set[int], text: set[int]) -> None:
-    def ids(values: set[int]) -> np.ndarray:  # type: ignore[type-arg]
+    def ids(values: set[int]) -> np.ndarray:
         return distinct([np.array(sorted(values), dtype=np.uint64)], "here")
 
     balance = join_balance(ids(latents), ids(text), "here")

@@ -21,8 +21,8 @@ def shard(chance: random.Random, *, rejected: int, bad_share: float, words: floa
 def shards(count: int, **odd: float) -> dict[str, ShardTally]:
     chance = random.Random(1)
     usual = {"rejected": 5, "bad_share": 0.02, "words": 90.0}
-    made = {f"s{i:03d}": shard(chance, **usual) for i in range(count)}  # type: ignore[arg-type]
-    return made | ({"odd": shard(chance, **(usual | odd))} if odd else {})  # type: ignore[arg-type]
+    made = {f"s{i:03d}": shard(chance, **usual) for i in range(count)}
+    return made | ({"odd": shard(chance, **(usual | odd))} if odd else {})
 
 
 def test_even_shards_have_no_outlier() -> None:

@@ -32,7 +32,7 @@ def where(tmp_path: Path) -> PictureSource:
 def crop(**changes: object) -> CroppedSample:
     told = {"shard": "s0", "key": "a", "bucket": "128x128", "height_px": 128, "width_px": 128, "original_height": 300}
     told |= {"original_width": 600, "resized_height": 128, "resized_width": 256, "crop_top": 0, "crop_left": 0}
-    return CroppedSample(**(told | {"flipped": False} | changes))  # type: ignore[arg-type]
+    return CroppedSample(**(told | {"flipped": False} | changes))
 
 
 def mean_colour(picture: Thumbnail | str, part: tuple[int, int, int, int] | None = None) -> tuple[float, ...]:

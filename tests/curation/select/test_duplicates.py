@@ -30,7 +30,7 @@ def by_hand(hashes: list[int], rank: list[int], within: int) -> list[bool]:
 @given(clustered(), st.integers(0, 7), st.randoms(use_true_random=False))
 def test_what_goes_is_what_comparing_all_pairs_says(hashes: list[int], within: int, random: object) -> None:
     rank = list(range(len(hashes)))
-    random.shuffle(rank)  # type: ignore[attr-defined]
+    random.shuffle(rank)
     found = better_copies_exist(np.array(hashes, np.uint64), np.array(rank, np.int64), within)
     assert found.tolist() == by_hand(hashes, rank, within)
 

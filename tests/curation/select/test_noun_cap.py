@@ -53,7 +53,7 @@ def test_every_noun_keeps_all_its_captions_or_at_least_the_cap(
 
 @given(captions, st.integers(1, 6), st.sampled_from(["llava", "metaclip"]), st.integers(1, 7))
 def test_how_rows_are_cut_into_parts_does_not_show(captions: list[list[str]], cap: int, rule: str, cut: int) -> None:
-    settings = NounCap("n", cap, rule, 2, 1)  # type: ignore[arg-type]
+    settings = NounCap("n", cap, rule, 2, 1)
     assert (keep(captions, settings) == keep(captions, settings, cut)).all()
 
 

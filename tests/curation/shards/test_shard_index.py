@@ -37,7 +37,7 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def count(url: str, *arguments: object) -> object:
         found.append(url)
-        return scan(url, *arguments)  # type: ignore[arg-type]
+        return scan(url, *arguments)
 
     monkeypatch.setattr(shard_index, "index_container", count)
     return found

@@ -27,7 +27,7 @@ def test_what_cannot_be_or_does_not_go_together_is_refused_in_one_line(
     changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        ObjectiveConfig(**changes)  # type: ignore[arg-type]
+        ObjectiveConfig(**changes)
     assert "\n" not in str(caught.value)
 
 

@@ -226,7 +226,7 @@ def test_what_another_library_cannot_hold_is_refused() -> None:
         ({"compressed_layers": (0,)}, "compression"),
         ({"mlp_ratio": 2.0}, "MLP ratio of 2"),
     ):
-        config = dataclasses.replace(ALPHA, **change)  # type: ignore[arg-type]
+        config = dataclasses.replace(ALPHA, **change)
         with pytest.raises(UserError, match=words):
             for_diffusers(config, PixArt(config).state_dict())
 

@@ -117,7 +117,7 @@ def test_same_seed_same_weights_and_what_the_dit_has_is_taken_over_unchanged(dit
     ],
 )
 def test_a_pixart_that_cannot_equal_the_dit_is_refused(dit: DiT, change: dict[str, object], words: str) -> None:
-    config = dataclasses.replace(PIXART, **change)  # type: ignore[arg-type]
+    config = dataclasses.replace(PIXART, **change)
     with pytest.raises(UserError, match=words) as caught:
         reparameterise(dit.state_dict(), DIT, config, Reading())
     assert "\n" not in str(caught.value)
@@ -133,4 +133,4 @@ def test_weights_that_are_not_the_dits_are_named(dit: DiT) -> None:
 @pytest.mark.parametrize("wrong", [{"shared": "last"}, {"without_class": "one"}, {"timestep": 1000}])
 def test_a_reading_that_is_none_is_told(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError):
-        Reading(**wrong)  # type: ignore[arg-type]
+        Reading(**wrong)
