@@ -208,7 +208,7 @@ class Training:
         """Loss, mse and vb, each summed over the samples of `batch` by their weights: [3]; and `by_sample` of these."""
         noised = self._objective.add_noise(batch.latents, batch.noise, batch.timesteps)
         with torch.autocast(self._world.device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
-            output = model(noised, batch.timesteps, batch.text, batch.text_lengths, batch.sizes)
+            output = model(noised, batch.timesteps, batch.text, batch.text_lengths, batch.sizes, batch.lengths_on_host)
         terms = self._objective.loss(output, batch.latents, batch.noise, batch.timesteps)
         # Copied, since the weights lie in memory that the next batch is read into.
         by_sample = torch.stack([values.detach().double() for values in (batch.timesteps, terms.mse, batch.weights)])

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
@@ -14,8 +13,7 @@ from training.data.manifest import Manifest
 from training.data.plan import GlobalBatch
 from training.data.reader import Fault, Reader
 from training.data.slot import Slot
-
-TEXT_MULTIPLE: Final = 8  # text is padded to a multiple of it, so that few shapes occur
+from training.text_lengths import padded_length
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,8 +21,9 @@ class Features:
     """A micro-batch as it was read. A sample that could not be read is zeros, one token long, and has weight 0."""
 
     posterior: Tensor  # [B, 2, C, h, w] float16: mean and standard deviation, unscaled
-    text: Tensor  # [B, L, D] float16, zero beyond each length
+    text: Tensor  # [B, L, D] float16, zero beyond each length; L is one of few
     text_lengths: Tensor  # [B] int64
+    lengths_on_host: tuple[int, ...]  # the same, without asking the device
     sizes: Tensor  # [B, 3] float32: original height and width in pixels, bucket height / width
     weights: Tensor  # [B] float32: 1, or 0 for a sample that could not be read
     samples: Tensor  # [B] int64: the bits of the sample ids
@@ -40,7 +39,7 @@ class Draft:
         self._reader, self._uses, self._null, self._form = reader, uses, manifest.null_text, reader.text_form
         rows, count, self._dropped = uses.rows, len(uses), uses.variants == DROPPED
         lengths = np.where(self._dropped, len(self._null), manifest.tokens[rows, uses.variants]).astype(np.int64)
-        self._longest = -(-int(lengths.max()) // TEXT_MULTIPLE) * TEXT_MULTIPLE
+        self._longest = padded_length(int(lengths.max()))
         self._text_bytes = (lengths * self._form.token_bytes).tolist()
         self._posterior = slot.take("posterior", (count, *reader.latent_shape(uses.bucket)), torch.float16)
         self._text = slot.take_rows((count, self._longest, self._form.token_bytes))
@@ -91,6 +90,7 @@ class Draft:
             posterior=moved(self._posterior),
             text=text,
             text_lengths=lengths,
+            lengths_on_host=tuple(self._integers[0].tolist()),
             sizes=reals[:, :3],
             weights=reals[:, 3],
             samples=samples,

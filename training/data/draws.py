@@ -20,6 +20,7 @@ class Batch:
     timesteps: Tensor  # [B] int64 in [0, T); under flow matching float32 in [0, 1000]
     text: Tensor  # [B, L, D] float16, zero beyond each length
     text_lengths: Tensor  # [B] int64
+    lengths_on_host: tuple[int, ...]  # the same, without asking the device
     sizes: Tensor  # [B, 3] float32: original height and width in pixels, bucket height / width
     weights: Tensor  # [B] float32: 1, or 0 for a sample that could not be read
 
@@ -35,6 +36,7 @@ def draw(features: Features, facts: Facts, seed: int, timesteps: Callable[[Tenso
         timesteps=timesteps(fractions(seed, visits, samples, Purpose.TIMESTEP)),
         text=features.text,
         text_lengths=features.text_lengths,
+        lengths_on_host=features.lengths_on_host,
         sizes=features.sizes,
         weights=features.weights,
     )

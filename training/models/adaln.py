@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from training.models.block import CrossAttention, SelfAttention, modulated_norm
 from training.models.embeddings import Mlp
+from training.models.packing import PackedText, PaddedText
 
 
 class AdaLn(nn.Sequential):
@@ -52,11 +53,13 @@ class AdaLnPixArtBlock(nn.Module):
         self.mlp = Mlp(hidden, int(hidden * mlp_ratio), hidden)
         self.adaLN_modulation = AdaLn(hidden, 6)
 
-    def forward(self, x: Tensor, text: Tensor, key_bias: Tensor, condition: Tensor, rows: int, columns: int) -> Tensor:
-        """x [B, rows * columns, D], text [B, L, D], key_bias [B, 1, 1, L], condition [B, D] to the shape of x."""
+    def forward(
+        self, x: Tensor, text: Tensor, layout: PaddedText | PackedText, condition: Tensor, rows: int, columns: int
+    ) -> Tensor:
+        """x [B, rows * columns, D], text [B, L, D] or packed [R, D], condition [B, D] to the shape of x."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, dim=1)
         x = x + gate1 * self.attn(modulated_norm(x, shift1, scale1), rows, columns)
-        x = x + self.cross_attn(x, text, key_bias)
+        x = x + self.cross_attn(x, text, layout)
         return x + gate2 * self.mlp(modulated_norm(x, shift2, scale2))
 
 

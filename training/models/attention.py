@@ -1,4 +1,9 @@
-"""Attention through torch's `scaled_dot_product_attention`: over picture tokens, and from these to text tokens."""
+"""Softmax attention over picture tokens, and from these to text: one function, with back-ends behind it.
+
+`sdpa`, torch's own, runs everywhere on padded text with a mask. `varlen` (torch, CUDA, bf16 or fp16) and `xformers`
+(CUDA) take text packed, all samples in one row, and read no padding. They differ by rounding only. Where there is no
+text there is no padding either, and all of them use torch's own.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,39 +12,31 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from training.models.packing import PackedText, PaddedText, attend_packed, split_heads
+
 # cuDNN's backward with a mask gives NaN gradients on H100 and H200 since torch 2.11 (pytorch issue 196678), and
 # flash takes no mask at all.
 _MASKED_BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-def self_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention of every token to every token. All [B, heads, N, D / heads], and so is the result."""
-    return F.scaled_dot_product_attention(query, key, value)
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, text: PaddedText | PackedText | None = None
+) -> Tensor:
+    """Softmax attention of `query` [B, N, D] over `heads` heads to the same shape.
 
-
-def cross_attention(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor) -> Tensor:
-    """Softmax attention of `query` [B, heads, N, d] to the unpadded rows of `key` and `value` [B, heads, L, d].
-
-    `key_bias` [B, 1, 1, L] is that of `padding_bias`. Padded rows must be finite: 0 times NaN is NaN.
-    Returns [B, heads, N, d].
+    key, value: [B, M, D]; or with packed text [R, D], the rows of all samples one after another.
+    text: says which rows of key and value are whose, and which are padding; None: every row of a sample counts. Rows
+        of padding must be finite: 0 times NaN is NaN.
     """
-    with masked_backends(query.device):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=key_bias.to(query.dtype))
-
-
-def key_mask(lengths: Tensor, length: int) -> Tensor:
-    """Boolean [B, L] of the rows that are no padding, for true `lengths` [B] and padded `length` L."""
-    return torch.arange(length, device=lengths.device) < lengths[:, None]
-
-
-def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to the attention scores, [B, 1, 1, L]: 0 where `mask` [B, L] holds, minus infinity elsewhere.
-
-    Additive rather than boolean because the CUDA back-end turns a boolean mask into this one at every call, whereas
-    here it is made once a forward for all blocks.
-    """
-    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, float("-inf"))
-    return bias[:, None, None, :]
+    if isinstance(text, PackedText):
+        return attend_packed(query, key, value, heads, text)
+    query, key, value = (split_heads(part, heads).transpose(1, 2) for part in (query, key, value))
+    if text is None:
+        attended = F.scaled_dot_product_attention(query, key, value)
+    else:
+        with masked_backends(query.device):
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=text.bias.to(query.dtype))
+    return attended.transpose(1, 2).flatten(2)
 
 
 def masked_backends(device: torch.device) -> AbstractContextManager[None]:

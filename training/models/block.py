@@ -3,9 +3,11 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from training.models.attention import cross_attention, self_attention
+from training.models.attention import attention
 from training.models.embeddings import Mlp
+from training.models.packing import PackedText, PaddedText
 
 _NORM_EPS = 1e-6
 
@@ -15,9 +17,16 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=_NORM_EPS) * (1 + scale) + shift
 
 
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """[B, N, D] to [B, heads, N, D / heads], a view."""
-    return x.view(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(1, 2)
+def run_block(block: nn.Module, checkpointed: bool, *inputs: Tensor | PaddedText | PackedText | int) -> Tensor:
+    """What `block` makes of `inputs`. If `checkpointed`, the backward pass computes its inside anew.
+
+    A block draws no random numbers, so no generator's state is kept for that.
+    """
+    if checkpointed and torch.is_grad_enabled():
+        again: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return again
+    out: Tensor = block(*inputs)
+    return out
 
 
 class SelfAttention(nn.Module):
@@ -43,14 +52,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:
         """[B, rows * columns, D] to the same shape. Raises `ValueError` for a grid that does not compress evenly."""
-        batch, tokens, hidden = x.shape
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         if self.compression > 1:
             key, value = self._compress(key, rows, columns), self._compress(value, rows, columns)
-        query, key = self.q_norm(query), self.k_norm(key)
-        query, key, value = (split_heads(part, self.heads) for part in (query, key, value))
-        attended = self_attention(query, key, value).transpose(1, 2).reshape(batch, tokens, hidden)
-        out: Tensor = self.proj(attended)
+        out: Tensor = self.proj(attention(self.q_norm(query), self.k_norm(key), value, self.heads))
         return out
 
     def _compress(self, x: Tensor, rows: int, columns: int) -> Tensor:
@@ -71,13 +76,10 @@ class CrossAttention(nn.Module):
         self.kv_linear = nn.Linear(hidden, 2 * hidden)
         self.proj = nn.Linear(hidden, hidden)
 
-    def forward(self, x: Tensor, text: Tensor, key_bias: Tensor) -> Tensor:
-        """x [B, N, D], text [B, L, D], key_bias [B, 1, 1, L] (`attention.padding_bias`) to [B, N, D]."""
-        batch, tokens, hidden = x.shape
-        query = split_heads(self.q_linear(x), self.heads)
-        key, value = (split_heads(part, self.heads) for part in self.kv_linear(text).chunk(2, dim=-1))
-        attended = cross_attention(query, key, value, key_bias).transpose(1, 2).reshape(batch, tokens, hidden)
-        out: Tensor = self.proj(attended)
+    def forward(self, x: Tensor, text: Tensor, layout: PaddedText | PackedText) -> Tensor:
+        """x [B, N, D], text [B, L, D], or [R, D] if it is packed, to [B, N, D]."""
+        key, value = self.kv_linear(text).chunk(2, dim=-1)
+        out: Tensor = self.proj(attention(self.q_linear(x), key, value, self.heads, layout))
         return out
 
 
@@ -95,11 +97,13 @@ class PixArtBlock(nn.Module):
         self.mlp = Mlp(hidden, int(hidden * mlp_ratio), hidden)
         self.scale_shift_table = nn.Parameter(torch.empty(6, hidden))
 
-    def forward(self, x: Tensor, text: Tensor, key_bias: Tensor, modulation: Tensor, rows: int, columns: int) -> Tensor:
-        """x [B, rows * columns, D], text [B, L, D], key_bias [B, 1, 1, L], modulation [B, 6, D] to the shape of x."""
+    def forward(
+        self, x: Tensor, text: Tensor, layout: PaddedText | PackedText, modulation: Tensor, rows: int, columns: int
+    ) -> Tensor:
+        """x [B, rows * columns, D], text [B, L, D] or packed [R, D], modulation [B, 6, D] to the shape of x."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).chunk(6, dim=1)
         x = x + gate1 * self.attn(modulated_norm(x, shift1, scale1), rows, columns)
-        x = x + self.cross_attn(x, text, key_bias)
+        x = x + self.cross_attn(x, text, layout)
         return x + gate2 * self.mlp(modulated_norm(x, shift2, scale2))
 
 

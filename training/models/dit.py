@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models.adaln import AdaLnFinalLayer, DitBlock
+from training.models.block import run_block
 from training.models.config import DitConfig
 from training.models.embeddings import LabelEmbedder, PatchEmbedder, PositionEmbedding, ScalarEmbedder, unpatchify
 
@@ -16,12 +17,13 @@ class DiT(nn.Module):
     675,129,632 that are reported for it.
 
     The null class of classifier-free guidance is label `config.classes`. Whoever makes the batch drops labels to it;
-    the model does not.
+    the model does not. With `checkpoint_activations` the backward pass computes each block anew, as in `PixArt`.
     """
 
     def __init__(self, config: DitConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpoint_activations = False
         hidden = config.hidden
         self.x_embedder = PatchEmbedder(config.in_channels, hidden, config.patch)
         self.positions = PositionEmbedding(hidden, config.position_base, 1.0)
@@ -46,7 +48,7 @@ class DiT(nn.Module):
         rows, columns = (side // self.config.patch for side in latents.shape[-2:])
         x = self.x_embedder(latents.to(dtype)) + self.positions(rows, columns, latents.device).to(dtype)
         for block in self.blocks:
-            x = block(x, condition, rows, columns)
+            x = run_block(block, self.checkpoint_activations, x, condition, rows, columns)
         return unpatchify(self.final_layer(x, condition), rows, columns, self.config.patch)
 
     @torch.no_grad()

@@ -1,13 +1,15 @@
 """PixArt-α (Chen et al. 2023): a DiT with cross-attention to T5 embeddings and one shared adaLN."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from training.models.adaln import AdaLn, AdaLnFinalLayer, AdaLnPixArtBlock
-from training.models.attention import key_mask, padding_bias
-from training.models.block import CrossAttention, FinalLayer, PixArtBlock
+from training.models.block import CrossAttention, FinalLayer, PixArtBlock, run_block
 from training.models.config import PixArtConfig
 from training.models.embeddings import CaptionEmbedder, PatchEmbedder, PositionEmbedding, ScalarEmbedder, unpatchify
+from training.models.packing import PackedText, PaddedText, key_mask, pack_text, padding_bias
 
 
 class PixArt(nn.Module):
@@ -26,11 +28,16 @@ class PixArt(nn.Module):
     `modulation="per-block"` is the baseline of the paper's ablation: an adaLN in every block and in the final layer, as
     in DiT, on the sum of time and of the mean text embedding (one linear layer, `pooled_embedder`). The paper does not
     say so much; its 833M parameters do, for they come out exactly.
+
+    Two attributes change how it is computed and nothing else: `attention` is the back-end of cross-attention
+    (`packing.ATTENTIONS`), and with `checkpoint_activations` the backward pass computes each block anew, from the
+    block's input alone.
     """
 
     def __init__(self, config: PixArtConfig) -> None:
         super().__init__()
         self.config = config
+        self.attention, self.checkpoint_activations = "sdpa", False
         hidden, per_block = config.hidden, config.modulation == "per-block"
         self.x_embedder = PatchEmbedder(config.in_channels, hidden, config.patch)
         self.positions = PositionEmbedding(hidden, config.position_base, config.position_scale)
@@ -59,7 +66,13 @@ class PixArt(nn.Module):
         self.initialise()
 
     def forward(
-        self, latents: Tensor, timesteps: Tensor, text: Tensor, text_lengths: Tensor, sizes: Tensor | None = None
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        text_lengths: Tensor,
+        sizes: Tensor | None = None,
+        lengths_on_host: Sequence[int] | None = None,
     ) -> Tensor:
         """[B, 2C, H, W] if the variance is learned, else [B, C, H, W]: the prediction, then the variance channels.
 
@@ -69,6 +82,8 @@ class PixArt(nn.Module):
         text_lengths: [B] int64, true lengths, at least 1.
         sizes: [B, 3] original height in px, original width in px, aspect ratio height / width of the bucket.
             Needed with micro-conditions, otherwise not looked at.
+        lengths_on_host: `text_lengths` once more, where the caller has them; spares packed attention a wait for the
+            device.
         """
         dtype = self.final_layer.linear.weight.dtype
         rows, columns = (side // self.config.patch for side in latents.shape[-2:])
@@ -81,10 +96,13 @@ class PixArt(nn.Module):
             modulation = condition
         else:
             modulation = self.t_block(condition).view(len(x), 6, self.config.hidden)
+        layout: PaddedText | PackedText = PaddedText(padding_bias(mask, dtype))
+        if self.attention != "sdpa":
+            longest = max(self.config.text_tokens, text.shape[1])
+            text, layout = pack_text(text, text_lengths, lengths_on_host, rows * columns, longest, self.attention)
         embedded = self.y_embedder(text)
-        key_bias = padding_bias(mask, embedded.dtype)
         for block in self.blocks:
-            x = block(x, embedded, key_bias, modulation, rows, columns)
+            x = run_block(block, self.checkpoint_activations, x, embedded, layout, modulation, rows, columns)
         return unpatchify(self.final_layer(x, condition), rows, columns, self.config.patch)
 
     def _embed_conditions(self, timesteps: Tensor, sizes: Tensor | None) -> Tensor:
