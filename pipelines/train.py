@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.data_arguments import DATA_FILE, add_data_arguments, add_plan_arguments, mixture_of, policy_of
 from schemas.errors import ExitCode, InterruptedJobError, UserError
-from training.config import ON_CORRUPT, PRECISIONS, EmaConfig, OptimiserConfig, Recipe, RunConfig
+from training.config import ON_CORRUPT, POWER_WIDTHS, PRECISIONS, EmaConfig, OptimiserConfig, Recipe, RunConfig
 from training.data.mixture import Source
 from training.data.policy import Policy
 from training.diffusion.config import EPSILON, FLOW, PREDICTIONS, TIME_DENSITIES, UNIFORM, ObjectiveConfig
@@ -118,11 +118,15 @@ def configure(
         optimiser=OptimiserConfig(
             lr=options.lr, weight_decay=options.weight_decay, warmup_steps=options.warmup, clip=options.clip
         ),
-        ema=EmaConfig(options.ema_decay, options.ema_warmup),
+        ema=EmaConfig(options.ema_decay, options.ema_warmup, _power_widths(options.power_ema)),
         objective=objective,
     )
     own = [field.name for field in fields(RunConfig) if field.name not in ("recipe", "sources")]
     return RunConfig(recipe=recipe, sources=sources, **{name: getattr(options, name) for name in own})
+
+
+def _power_widths(asked: list[float] | None) -> tuple[float, ...]:
+    return tuple(sorted(asked or POWER_WIDTHS)) if asked is not None else ()
 
 
 def model_config(name: str, micro_conditions: bool, manifest: "Manifest", learn_sigma: bool = True) -> PixArtConfig:
@@ -206,6 +210,13 @@ def parser() -> argparse.ArgumentParser:
     option(recipe, "clip", float, optimiser.clip, "largest norm of the gradient; beyond it is scaled down")
     option(recipe, "ema-decay", float, ema.decay, "of the averaged weights")
     recipe.add_argument("--no-ema-warmup", dest="ema_warmup", action="store_false", help="full decay from step 1")
+    recipe.add_argument(
+        "--power-ema",
+        type=float,
+        nargs="*",
+        metavar="STD",
+        help="also keep power-function averages of these relative widths (no number: 0.05 0.10), see pipelines.ema",
+    )
     recipe.add_argument("--precision", choices=PRECISIONS, help="default bf16 autocast on CUDA, else fp32")
     run = out.add_argument_group("run")
     run.add_argument("--out", required=True, metavar="RUN", help="run directory, local")
@@ -222,6 +233,8 @@ def parser() -> argparse.ArgumentParser:
     option(run, "log-every", int, 10, "steps a line of metrics")
     option(run, "save-every", int, 1000, "steps a checkpoint")
     option(run, "keep-checkpoints", int, 3, "newest checkpoints kept")
+    option(run, "power-ema-every", int, 5000, "steps between snapshots of power-function averages, which all stay")
+    run.add_argument("--sync-save", dest="background", action="store_false", help="training waits for each checkpoint")
     option(run, "max-skipped", int, 20, "stop after so many steps in a row without a finite gradient")
     return out
 

@@ -2,6 +2,7 @@
 
     RUN/checkpoints/step-00000100/raw.safetensors        weights
                                   ema.safetensors        averaged weights
+                                  ema-power-STD.safetensors  the same, a file for each width of --power-ema
                                   optimiser.safetensors  AdamW's moments and step counts, by parameter name
                                   state.json             clock, plan state, metrics not yet logged
                                   recipe.json            what decides the weights
@@ -34,6 +35,7 @@ from training.weights import EMA_WEIGHTS, RAW_WEIGHTS
 
 RAW: Final = "raw.safetensors"
 EMA: Final = "ema.safetensors"
+POWER_EMA: Final = "ema-power-{:g}.safetensors"  # by width
 OPTIMISER: Final = "optimiser.safetensors"
 STATE: Final = "state.json"
 RECIPE: Final = "recipe.json"
@@ -109,6 +111,7 @@ def commit(run: Path, step: int, keep: int, write: Callable[[Path], None]) -> Pa
             _remove(final)
         aside.rename(final)
         _flush(final.parent)
+        _flush(run)  # which names that folder
         replace_text(final.parent / _LATEST, final.name + "\n")
         older = _folders(run)
         for old in older[older.index(final) + keep :]:  # what is newer was damaged, or this would not be written
@@ -158,18 +161,22 @@ def load_state(folder: Path) -> TrainState:
 def publish_weights(run: Path, folder: Path) -> None:
     """Put the checkpoint's weights where readers of the run look for them, without a second copy if the disk can."""
     for name, place in ((RAW, RAW_WEIGHTS), (EMA, EMA_WEIGHTS)):
-        target = run / place
-        aside = target.with_name(f".{name}.partial")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside.unlink(missing_ok=True)
-        try:
-            os.link(folder / name, aside)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(folder / name, aside)
-            _flush(aside)
-        aside.replace(target)
-        aside.unlink(missing_ok=True)  # still there if both names were links to one file
-        _flush(target.parent)
+        publish_file(folder / name, run / place)
+
+
+def publish_file(source: Path, target: Path) -> None:
+    """Give a file another name, which outlives the first: whole or not at all, without a copy if the disk can."""
+    aside = target.with_name(f".{target.name}.partial")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(source, aside)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, aside)
+        _flush(aside)
+    aside.replace(target)
+    aside.unlink(missing_ok=True)  # still there if both names were links to one file
+    _flush(target.parent)
 
 
 def replace_text(path: Path, text: str) -> None:

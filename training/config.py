@@ -17,6 +17,8 @@ from training.models.config import PixArtConfig
 
 PRECISIONS: Final = ("bf16", "fp32")
 ON_CORRUPT: Final = ("stop", "skip")
+POWER_WIDTHS: Final = (0.05, 0.10)  # the pair of EDM2 from which others are put together well
+WIDEST_POWER_EMA: Final = math.sqrt(1 / 12)  # relative width of a plain mean over the whole run
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class EmaConfig:
 
     decay: float = 0.9999
     warmup: bool = True
+    power: tuple[float, ...] = ()  # relative widths of power-function averages beside it, see training.ema.PowerEma
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,10 @@ class Recipe:
             raise UserError(f"precision {self.precision!r} is unknown. Use one of {', '.join(PRECISIONS)}.")
         learn, ema = self.optimiser, self.ema
         for holds, mistake in (
+            (
+                all(0 < std <= WIDEST_POWER_EMA for std in ema.power) and len({*ema.power}) == len(ema.power),
+                f"--power-ema {' '.join(map(str, ema.power))}: use different widths above 0, at most 0.28.",
+            ),
             (0 <= ema.decay <= 1, f"--ema-decay {ema.decay} is no share. Use a number from 0 to 1."),
             (0 < learn.lr < math.inf, f"--lr {learn.lr} is no learning rate. Use a number above 0."),
             (learn.clip > 0, f"--clip {learn.clip} is no norm. Use a number above 0, or inf."),
@@ -102,6 +109,8 @@ class RunConfig:
     max_skipped: int  # stop after as many steps in a row with a non-finite gradient
     on_corrupt: str = "stop"  # what to do about damaged samples: stop, or skip them
     max_corrupt: int = 100  # stop after more than so many skipped samples
+    background: bool = True  # save while training goes on
+    power_ema_every: int = 5000  # steps between snapshots that are kept of power-function averages
     cache: str = ""  # local directory for what is read from URLs, shared by the ranks of a machine; empty for none
     cache_gb: float = 100.0  # most that it may hold, in 10^9 bytes
 
@@ -115,7 +124,7 @@ class RunConfig:
         if not self.cache_gb > 0:
             raise UserError(f"--cache-gb {self.cache_gb} holds nothing. Use more, or leave out --cache.")
         counts = ("steps", "micro_batch", "prefetch", "log_every", "save_every", "keep_checkpoints")
-        for name in (*counts, "max_skipped"):
+        for name in (*counts, "max_skipped", "power_ema_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small. Use at least 1.")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -23,6 +23,7 @@ from schemas.dataset import DATASET_FILE
 from schemas.errors import CorruptSampleError, GuardError, UserError
 from schemas.record import from_json, to_json
 from training import checkpoint as ckpt
+from training import post_hoc_ema
 from training.config import Recipe, RunConfig
 from training.data.cache import Cache
 from training.data.collate import Features
@@ -34,16 +35,18 @@ from training.data.reader import Fault, Reader
 from training.diffusion.config import to_metadata
 from training.diffusion.objective import make_objective
 from training.distributed import World, join_world
-from training.ema import Ema
+from training.ema import Averages
 from training.flops import pixart_flops
 from training.metrics import METRICS, SUMMARY, MetricsLog, RunSummary, Window, line, summarise
 from training.models.pixart import PixArt
 from training.optimiser import Optimiser, learning_rate
+from training.saving import Content, Saver
 from training.stopping import StopSignals, interrupted
-from training.weights import load_weights, save_weights
+from training.weights import load_weights
 
 CONFIG: Final = "config.json"
 _STOP: Final = 1000  # beyond all numbers of signals
+_SAVE_FAILED: Final = 1001
 Say = Callable[[str], None]
 
 
@@ -109,13 +112,16 @@ class Training:
         if config.init_from:
             load_initial(self._model, Path(config.init_from))
         self._model.to(world.device).train()
-        self._ema = Ema(self._model, recipe.ema)
+        self._averages = Averages(self._model, recipe.ema)
         self._optimiser = Optimiser(self._model, recipe.optimiser)
+        self._saver = Saver(self._run, config.keep_checkpoints, world, config.background)
 
     def resume(self, folder: Path) -> ckpt.TrainState:
         """Take over the checkpoint in `folder`."""
         self._model.load_state_dict(load_weights(folder / ckpt.RAW)[1])
-        self._ema.load_state_dict(load_weights(folder / ckpt.EMA)[1])
+        self._averages.ema.load_state_dict(load_weights(folder / ckpt.EMA)[1])
+        for std, average in self._averages.power.items():
+            average.load_state_dict(load_weights(folder / ckpt.POWER_EMA.format(std))[1])
         self._optimiser.load_state_dict(load_file(folder / ckpt.OPTIMISER))
         return ckpt.load_state(folder)
 
@@ -132,14 +138,17 @@ class Training:
             stack.callback(batches.close)
             if log is not None:
                 stack.callback(log.close)
+            stack.callback(self._saver.close, say)
             stream = iter(batches)
             while step < config.steps:
                 try:
                     done = self._accumulate(model, stream, window)
-                    asked = world.largest(_STOP if self._stops(done.faults) else signals.received)
+                    asked = world.largest(self._asked(done.faults, signals))
+                    if asked == _SAVE_FAILED:
+                        self._saver.wait()
                     if asked == _STOP:
                         self._stop(done.faults, self.plan.state(step, images), step > state.plan.step, window, log)
-                    self._step(step, done, window)
+                    self._step(step, images, done, window)
                 except torch.OutOfMemoryError:
                     raise UserError(
                         f"GPU memory does not hold the model and {config.micro_batch} samples at a time. Lower "
@@ -149,11 +158,23 @@ class Training:
                 ends = step == config.steps or asked
                 if step % config.log_every == 0 or ends:
                     self._log(step, images, window, log, say)
-                if step % config.save_every == 0 or ends:
+                if step % config.save_every == 0 or self._keeps_averages(step) or ends:
                     self._save(self.plan.state(step, images), window, log)
+                if ends:
+                    self._saver.wait()
                 if asked:
                     return asked
         return 0
+
+    def _asked(self, faults: Sequence[Fault], signals: StopSignals) -> int:
+        """Why this rank ends the run: its last save failed, samples cannot be read, or a signal's number; else 0."""
+        if self._saver.failed:
+            return _SAVE_FAILED
+        return _STOP if self._stops(faults) else signals.received
+
+    def _keeps_averages(self, step: int) -> bool:
+        """Whether power-function averages are to outlive the checkpoint of this step."""
+        return bool(self._averages.power) and step % self._config.power_ema_every == 0
 
     def _stops(self, faults: Sequence[Fault]) -> bool:
         """Whether samples that could not be read end the run. Storage that does not answer always does."""
@@ -165,15 +186,17 @@ class Training:
         """End the run on every rank before the step whose samples cannot be read; what was done is saved."""
         if unsaved:
             self._save(plan, window, log)
+            self._saver.wait()
         found = [fault for rank in self._world.from_all(tuple(faults)) for fault in rank]
         more = f" {len(found) - 1} more samples of this step cannot be read." if len(found) > 1 else ""
         skip = " Or train without damaged samples: --on-corrupt skip." if all(fault.damaged for fault in found) else ""
         raise CorruptSampleError(f"stopped before step {plan.step + 1}: {found[0].message}{more}{skip}")
 
-    def _step(self, step: int, done: "_Accumulated", window: Window) -> None:
-        """Apply the gradients of one global batch."""
+    def _step(self, step: int, images: int, done: "_Accumulated", window: Window) -> None:
+        """Apply the gradients of one global batch, after `images` that were seen before."""
+        self._saver.release()
         norm = self._optimiser.step(step)
-        self._ema.update(step, norm.isfinite())
+        self._averages.update(step, images, images + done.samples, norm.isfinite())
         window.add(done.terms, norm, [fault.message for fault in done.faults], done.by_sample, done.flops)
 
     def _accumulate(self, model: nn.Module, stream: Iterator[Features], window: Window) -> "_Accumulated":
@@ -246,11 +269,6 @@ class Training:
     def _save(self, plan: PlanState, window: Window, log: MetricsLog | None) -> None:
         window.settle()
         self._guard(plan.step, window)
-        self._world.on_first(lambda: self._commit(plan, window, log))
-
-    def _commit(self, plan: PlanState, window: Window, log: MetricsLog | None) -> None:
-        if log is not None:
-            log.sync()
         state = ckpt.TrainState(
             plan=plan,
             rows=tuple(window.rows),
@@ -262,24 +280,28 @@ class Training:
             bins=window.bins.totals,
             flops=window.flops,
         )
-        folder = ckpt.commit(self._run, plan.step, self._config.keep_checkpoints, lambda at: self._write(at, state))
-        ckpt.publish_weights(self._run, folder)
+        self._saver.save(self._content(state), log.sync if log is not None else lambda: None)
 
-    def _write(self, folder: Path, state: ckpt.TrainState) -> None:
+    def _content(self, state: ckpt.TrainState) -> Content:
         facts, recipe = self._manifest.facts, self._recipe
-        metadata = {
+        common = {
             "images_seen": str(state.plan.images_seen),
             "vae_scaling_factor": repr(facts.scaling_factor),
             "vae_shift_factor": repr(facts.shift_factor),
             **to_metadata(recipe.objective),
         }
-        weights = self._model.state_dict()
-        save_weights(folder / ckpt.RAW, weights, recipe.model, {**metadata, "kind": "raw"})
-        averaged = weights | self._ema.state_dict()
-        save_weights(folder / ckpt.EMA, averaged, recipe.model, {**metadata, "kind": "ema"})
-        save_file({name: t.cpu() for name, t in self._optimiser.state_dict().items()}, folder / ckpt.OPTIMISER)
-        (folder / ckpt.STATE).write_text(to_json(state))
-        (folder / ckpt.RECIPE).write_text(to_json(recipe))
+        weights = {ckpt.RAW: self._model.state_dict(), ckpt.EMA: self._averages.ema.state_dict()}
+        metadata = {ckpt.RAW: {**common, "kind": "raw"}, ckpt.EMA: {**common, "kind": "ema"}}
+        kept, step = dict[str, Path](), state.plan.step
+        for std, average in self._averages.power.items():
+            file = ckpt.POWER_EMA.format(std)
+            weights[file] = average.state_dict()
+            metadata[file] = {**common, "kind": "ema", post_hoc_ema.WIDTH_KEY: repr(std)}
+            if self._keeps_averages(step) or step == self._config.steps:
+                kept[file] = self._run / post_hoc_ema.FOLDER / post_hoc_ema.snapshot_name(step, std)
+        states = {ckpt.OPTIMISER: self._optimiser.state_dict()}
+        texts = {ckpt.STATE: to_json(state), ckpt.RECIPE: to_json(recipe)}
+        return Content(step, weights, metadata, recipe.model, states, texts, kept)
 
     def _distributed(self) -> nn.Module:
         if self._world.size == 1:

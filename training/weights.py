@@ -104,6 +104,16 @@ def load_dit_weights(path: str | os.PathLike[str]) -> tuple[DitConfig, dict[str,
     return header.config, tensors, header.metadata
 
 
+def read_facts(path: str | os.PathLike[str]) -> tuple[PixArtConfig | DitConfig, dict[str, str]]:
+    """Configuration and metadata of either's weights file, without its tensors. Raises `UserError` as the others do."""
+    facts = _read(path, with_tensors=False)[0]
+    if _DIT_HEADER in facts:
+        dit = from_json(_DitHeader, facts[_DIT_HEADER], f"{path}: metadata")
+        return dit.config, dit.metadata
+    pixart = from_json(_Header, _header(path, facts, _HEADER), f"{path}: metadata")
+    return pixart.config, pixart.metadata
+
+
 def holds_dit(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a class-conditional DiT's weights file. Raises `UserError` if it is no readable safetensors."""
     return _DIT_HEADER in _read(path, with_tensors=False)[0]

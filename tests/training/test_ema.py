@@ -1,16 +1,21 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
 from training.config import EmaConfig
-from training.ema import Ema
+from training.ema import Average, Ema, PowerEma
 
 TAKEN, SKIPPED = torch.tensor(True), torch.tensor(False)
 
 
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(*(nn.Linear(3, 3) for _ in range(40)))
+    net = nn.Sequential(*(nn.Linear(3, 3) for _ in range(40)))
+    net.register_buffer("y_embedding", torch.randn(3))
+    net.register_buffer("scratch", torch.randn(3), persistent=False)
+    return net
 
 
 def test_the_average_follows_its_formula() -> None:
@@ -23,8 +28,8 @@ def test_the_average_follows_its_formula() -> None:
                 p.add_(torch.randn_like(p))
         ema.update(step, TAKEN)
         expected = {name: 0.9 * expected[name] + 0.1 * p.detach() for name, p in net.named_parameters()}
-    for name, averaged in ema.state_dict().items():
-        torch.testing.assert_close(averaged, expected[name])
+    for name, averaged in expected.items():
+        torch.testing.assert_close(ema.state_dict()[name], averaged)
 
 
 def test_warm_up_lets_the_first_updates_count_more() -> None:
@@ -54,3 +59,22 @@ def test_state_goes_into_another_average_by_name() -> None:
     source.update(0, TAKEN)
     target.load_state_dict(source.state_dict())
     assert all(torch.equal(t, source.state_dict()[name]) for name, t in target.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [lambda net: Ema(net, EmaConfig()), lambda net: PowerEma(net, 0.1)])
+def test_an_average_has_every_key_of_the_model_and_buffers_as_they_are(
+    kind: Callable[[nn.Module], Average],
+) -> None:
+    net = model()
+    average = kind(net)
+    with torch.no_grad():
+        net.y_embedding.add_(1)
+        net[0].weight.add_(1)
+    if isinstance(average, Ema):
+        average.update(5, TAKEN)
+    else:
+        assert isinstance(average, PowerEma)
+        average.update(40, 48)
+    assert average.state_dict().keys() == net.state_dict().keys()
+    assert torch.equal(average.state_dict()["y_embedding"], net.y_embedding)
+    assert not torch.equal(average.state_dict()["0.weight"], net[0].weight)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from schemas.errors import ExitCode, GuardError, InterruptedJobError, UserError
+from schemas.errors import ExitCode, GuardError, InterruptedJobError, StorageError, UserError
+from training import saving
 from training.checkpoint import file_digest
 from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig
 from training.data.manifest import Manifest, open_manifest
@@ -21,6 +22,7 @@ from training.diffusion.config import ObjectiveConfig, from_metadata, to_metadat
 from training.diffusion.objective import Diffusion
 from training.metrics import read_metrics
 from training.models.config import PixArtConfig
+from training.post_hoc_ema import FOLDER
 from training.sampling import sample
 from training.trainer import train
 from training.weights import load_model, load_weights
@@ -119,6 +121,59 @@ def test_a_run_resumed_at_any_step_ends_bitwise_as_if_undisturbed(
     assert f"going on from step {broken_off}" in said[0]
     assert saved(tmp_path / "parts", 6) == saved(tmp_path / "whole", 6)
     assert step_losses(tmp_path / "parts") == step_losses(tmp_path / "whole")
+
+
+def test_saving_beside_training_gives_the_bytes_of_saving_at_a_standstill(manifest: Manifest, tmp_path: Path) -> None:
+    for background in (True, False):
+        run(configure(manifest, tmp_path / str(background), save_every=1, background=background), manifest)
+    for step in range(1, 7):
+        assert saved(tmp_path / "True", step) == saved(tmp_path / "False", step)
+    assert step_losses(tmp_path / "True") == step_losses(tmp_path / "False")
+
+
+def averaging(config: RunConfig) -> RunConfig:
+    recipe = dataclasses.replace(config.recipe, ema=EmaConfig(power=(0.05, 0.1)))
+    return dataclasses.replace(config, recipe=recipe, power_ema_every=2, keep_checkpoints=1)
+
+
+@pytest.mark.parametrize("broken_off", [1, 4])
+def test_power_function_averages_go_on_bitwise_and_their_snapshots_outlive_checkpoints(
+    manifest: Manifest, tmp_path: Path, broken_off: int
+) -> None:
+    run(averaging(configure(manifest, tmp_path / "whole")), manifest)
+    run(averaging(configure(manifest, tmp_path / "parts", steps=broken_off)), manifest)
+    run(averaging(configure(manifest, tmp_path / "parts")), manifest)
+    whole, parts = saved(tmp_path / "whole", 6), saved(tmp_path / "parts", 6)
+    assert parts == whole
+    assert {"ema-power-0.05.safetensors", "ema-power-0.1.safetensors"} < whole.keys()
+    assert [path.name for path in (tmp_path / "whole" / "checkpoints").glob("step-*")] == ["step-00000006"]
+    kept = {path.name: path.read_bytes() for path in sorted((tmp_path / "whole" / FOLDER).iterdir())}
+    assert list(kept) == [f"step-{step:08d}.std-{std}.safetensors" for step in (2, 4, 6) for std in (0.05, 0.1)]
+    assert all((tmp_path / "parts" / FOLDER / name).read_bytes() == content for name, content in kept.items())
+    assert kept["step-00000006.std-0.1.safetensors"] == whole["ema-power-0.1.safetensors"]
+
+
+def test_a_disk_that_fills_while_training_goes_on_ends_the_run_at_the_next_step(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = saving.save_weights
+
+    def full_at_step_2(path: Path, *rest: Any) -> None:
+        if "step-00000002" in str(path):
+            raise StorageError(f"{path}: no room")
+        save(path, *rest)
+
+    monkeypatch.setattr(saving, "save_weights", full_at_step_2)
+    config = configure(manifest, tmp_path / "run", save_every=1, log_every=1)
+    said: list[str] = []
+    with pytest.raises(StorageError, match="no room"):
+        train(config, manifest, said.append)
+    monkeypatch.undo()
+    steps = [int(line.split("/")[0].removeprefix("step ")) for line in said if line.startswith("step ")]
+    assert steps[-1] in (2, 3)  # the third may be done by the time that the second's save fails
+    run(config, manifest)
+    run(configure(manifest, tmp_path / "whole"), manifest)
+    assert saved(tmp_path / "run", 6) == saved(tmp_path / "whole", 6)
 
 
 def test_a_run_resumed_from_an_older_checkpoint_trains_the_lost_steps_again(manifest: Manifest, tmp_path: Path) -> None:
