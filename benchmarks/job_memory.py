@@ -45,7 +45,7 @@ def _run(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[floa
     shards = -(-options.rows // 1000)
     _python("pipelines.demo_shards", "--out", folder / "shards", "--shards", shards, "--rows", options.rows // shards)
     _python("pipelines.tiny_models", "--out", folder / "models", "--teach-steps", 0)
-    job = [sys.executable, "-m", "pipelines.caption", "--shards", str(folder / "shards" / "demo-*.tar")]
+    job = [sys.executable, "-m", "pipelines.caption", "--shards", str(folder / "shards" / "*.tar")]
     job += ["--source", "webdataset", "--model", str(folder / "models" / "llava"), "--out", str(folder / "captions")]
     job += ["--executor", "ray", "--workers", str(options.workers), "--unit-rows", str(options.unit_rows)]
     job += ["--max-new-tokens", str(options.max_new_tokens), "--canary", "0"]  # the weights are random

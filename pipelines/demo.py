@@ -15,12 +15,12 @@ from pipelines.command import parser, run
 from schemas.errors import ExitCode
 
 _PROMPTS = {
-    "red": "A large red circle stands in the middle of a plain white ground.",
-    "blue": "A small blue square stands on the left of a plain yellow ground.",
-    "green": "A large green star stands on the right of a plain black ground.",
-    "yellow": "A large yellow triangle stands in the middle of a plain blue ground.",
+    "red": "The image shows a large red heart in the middle of the image. The background is plain white.",
+    "blue": "The image shows a large blue car on the left, halfway up. The background is plain yellow.",
+    "green": "The image shows a large green tree in the bottom right corner. The background is plain black.",
+    "yellow": "The image shows a large yellow star at the top centre. The background is plain blue.",
 }
-_PICTURES = "--shards {out}/shards/demo-*.tar --source webdataset"
+_PICTURES = "--shards {out}/shards/*.tar --source webdataset"
 _STEPS = (
     ("pictures: three tar shards, some broken on purpose", "demo_shards --out {out}/shards --rows {rows}"),
     ("small checkpoints of the true architectures", "tiny_models --out {out}/models --teach-steps {teach_steps}"),

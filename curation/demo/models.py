@@ -30,10 +30,11 @@ _TEXT: Final = (
     "A street at night, wet from rain; people with umbrellas pass the lit window of a shop, painted in loose strokes",
     "On a wooden table stand a blue jug, three lemons, an open book and a pair of glasses, photographed from above.",
     "a close-up photo of a small bird on a branch, its feathers brown and white, the background soft and green",
-    "A small red circle stands on the left of a blue ground. On the right there is a large yellow square. The style of "
-    "the picture is flat and simple, with clean edges. A green star, a white cross, a black and an orange triangle.",
-    "In the middle there is a small purple star. A large black circle stands on the right of a white ground.",
-    "The style of the image is flat, with bold outlines, few colours and large shapes, much like a printed poster.",
+    "A small red circle stands on the left of a plain ground. On the right there is a large yellow heart. The style of "
+    "the picture is flat and simple, with clean edges. A green star, a white cross, a black arrow and a pink triangle.",
+    "In the centre there is a small purple star. A large black ring stands on the right of a gradient ground.",
+    "The style of the picture is blurred and simple. A box, a moon, a house, a tree, a car, a boat, a flower, the "
+    "sun, a fish, a cup, a mushroom, an umbrella, a lamp: a sketch of a meadow, a beach at night, or a room.",
 )
 _VICUNA_TEMPLATE: Final = (
     "{% for message in messages %}{{ message['role'] | upper }}: "

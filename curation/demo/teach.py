@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from curation.captions.prompts import NAMED_PROMPTS
-from curation.demo.pictures import Scene, draw, scene
 from curation.images.resize import pad_to_square
+from curation.scenes.drawing import draw
+from curation.scenes.scene import Scene, scene
 
 _GREY = (122, 116, 104)  # the mean of CLIP's pictures, as the captioner pads
 _FIRST_SCENE = 1_000_000
@@ -40,12 +41,21 @@ def teach_llava(directory: Path, *, steps: int, seed: int = 0, batch_size: int =
     return float(loss.detach())
 
 
+def plainly(scene: Scene) -> str:
+    """The scene in few forms of words, as seconds of teaching can convey; `describe` tells it in many."""
+    first = scene.things[0]
+    text = f"A {first.size} {first.colour} {first.noun} stands on the {first.column} of a {scene.ground.kind} ground."
+    for thing in scene.things[1:]:
+        text += f" On the {thing.column} there is a {thing.size} {thing.colour} {thing.noun}."
+    return f"{text} The style of the picture is {scene.style} and simple, with clean edges."
+
+
 def _batch(processor: Any, scenes: list[Scene]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Inputs [B, N] and labels [B, N], -100 wherever nothing is to be learnt (prompt, padding)."""
     prompt = _prompt(processor)
     images = [pad_to_square(draw(one), _GREY) for one in scenes]
     end = processor.tokenizer.eos_token
-    texts = [f"{prompt} {one.description}{end}" for one in scenes]
+    texts = [f"{prompt} {plainly(one)}{end}" for one in scenes]
     batch = processor(images=images, text=texts, padding=True, return_tensors="pt")
     length = processor(images=images[:1], text=[prompt], return_tensors="pt")["input_ids"].shape[1]
     labels = batch["input_ids"].clone()

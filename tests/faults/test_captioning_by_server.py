@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from dataset_files import data_of
 
-from curation.demo.pictures import write_webdataset_shards
+from curation.scenes.shards import write_laion_shards
 
 MISSING = [name for name in ("fastapi", "uvicorn", "openai") if importlib.util.find_spec(name) is None]
 SERVE = (
@@ -34,8 +34,8 @@ pytestmark = [
 def inputs(llava: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Arguments of a job of six units of four rows, two of them broken pictures in each shard, without an engine."""
     folder = tmp_path_factory.mktemp("inputs")
-    write_webdataset_shards(folder, shards=2, rows=12)
-    given = ["--shards", str(folder / "demo-*.tar"), "--source", "webdataset", "--model", str(llava)]
+    write_laion_shards(folder, shards=2, rows=12)
+    given = ["--shards", str(folder / "*.tar"), "--source", "webdataset", "--model", str(llava)]
     return [*given, "--unit-rows", "4", "--max-new-tokens", "40", "--canary", "0"]
 
 

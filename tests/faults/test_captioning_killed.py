@@ -18,7 +18,7 @@ from dataset_files import data_of
 from fork_server import ForkServer
 
 from curation.demo.models import make_llava
-from curation.demo.pictures import write_webdataset_shards
+from curation.scenes.shards import write_laion_shards
 
 Run = Callable[..., int]
 UNITS = 6
@@ -32,8 +32,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         make_llava(folder / "llava", image_px=28)
-    write_webdataset_shards(folder, shards=2, rows=12)
-    given = ["--shards", str(folder / "demo-*.tar"), "--source", "webdataset", "--model", str(folder / "llava")]
+    write_laion_shards(folder, shards=2, rows=12)
+    given = ["--shards", str(folder / "*.tar"), "--source", "webdataset", "--model", str(folder / "llava")]
     return [*given, "--unit-rows", "4", "--batch-size", "2", "--max-new-tokens", "4", "--decode-threads", "1"]
 
 

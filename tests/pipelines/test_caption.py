@@ -7,7 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.demo.pictures import draw, jpeg, scene, write_sam_shards, write_webdataset_shards
+from curation.scenes.alt_text import alt_text
+from curation.scenes.drawing import draw
+from curation.scenes.scene import scene
+from curation.scenes.shards import picture_file, write_laion_shards, write_sam_shards
 from pipelines import caption
 from pipelines.command import run
 from schemas.dataset import LedgerEntry
@@ -20,8 +23,8 @@ ROWS = 10
 
 @pytest.fixture
 def shards(tmp_path: Path) -> str:
-    write_webdataset_shards(tmp_path / "shards", shards=2, rows=ROWS, broken=3)
-    return str(tmp_path / "shards" / "demo-{00000..00001}.tar")
+    write_laion_shards(tmp_path / "shards", shards=2, rows=ROWS, broken=3)
+    return str(tmp_path / "shards" / "{00000..00001}.tar")
 
 
 def arguments(shards: str, model: Path, out: Path, *more: str) -> list[str]:
@@ -60,7 +63,7 @@ def test_every_readable_picture_has_one_row_and_every_other_one_reject(
     assert {row["key"] for row in rows} | {row["key"] for row in rejects} == expected
     assert [r["reason"] for r in rejects[:3]] == ["corrupt", "not_an_image", "empty_file"]
     first = next(row for row in rows if row["key"] == "000000000")
-    assert first["raw_caption"] == scene(0, 0).alt
+    assert first["raw_caption"] == alt_text(scene(0, 0)).text
     assert (first["width"], first["height"]) == draw(scene(0, 0)).size
     assert first["finish_reason"] in ("stop", "length")
 
@@ -98,7 +101,7 @@ def test_one_deleted_output_redoes_one_unit_with_the_same_bytes(
     out = tmp_path / "captions"
     ends(capsys, arguments(shards, llava, out))
     before = data_of(out)
-    (out / "demo-00001-00000.parquet").unlink()
+    (out / "00001-00000.parquet").unlink()
     code, said = ends(capsys, arguments(shards, llava, out))
     assert code == 0
     assert "1 done, 5 already current (were due: 1 with missing or damaged files)" in said
@@ -147,8 +150,8 @@ def test_a_folder_of_pictures_is_captioned_with_its_paths_as_keys(
 ) -> None:
     folder = tmp_path / "photos"
     (folder / "day.one").mkdir(parents=True)
-    (folder / "day.one" / "a.b.jpg").write_bytes(jpeg(scene(0, 1)))
-    (folder / "c.jpg").write_bytes(jpeg(scene(0, 2)))
+    (folder / "day.one" / "a.b.jpg").write_bytes(picture_file(scene(0, 1)))
+    (folder / "c.jpg").write_bytes(picture_file(scene(0, 2)))
     (folder / "c.txt").write_text("a thing")
     out = tmp_path / "captions"
     given = ["--shards", str(folder), "--source", "folder", "--model", str(llava), "--out", str(out)]
@@ -248,8 +251,8 @@ def test_a_self_check_that_fails_stops_before_the_first_picture(
 
 
 def test_too_many_rejects_stop_the_job(llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_webdataset_shards(tmp_path, shards=1, rows=220, broken=100)
-    given = arguments(str(tmp_path / "demo-00000.tar"), llava, tmp_path / "captions", "--max-rejected", "5%")
+    write_laion_shards(tmp_path, shards=1, rows=220, broken=100)
+    given = arguments(str(tmp_path / "00000.tar"), llava, tmp_path / "captions", "--max-rejected", "5%")
     code, said = ends(capsys, [*given, "--max-new-tokens", "1", "--unit-rows", "210"])
     assert (code, "above --max-rejected 5.0%" in said) == (ExitCode.STOPPED, True)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.demo.pictures import write_webdataset_shards
+from curation.scenes.shards import write_laion_shards
 from pipelines import caption
 from pipelines.command import run
 from schemas.reading import open_dataset, read_ledger
@@ -16,7 +16,7 @@ def ends(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], canary
     """The exit code and what was said on stderr."""
     shards = tmp_path / "shards"
     if not shards.exists():
-        write_webdataset_shards(shards, shards=1, rows=ROWS, broken=0)
+        write_laion_shards(shards, shards=1, rows=ROWS, broken=0)
     given = ["--shards", str(shards / "*.tar"), "--source", "webdataset", "--model", str(model)]
     given += ["--out", str(tmp_path / "captions"), "--max-new-tokens", "6", "--unit-rows", "4"]
     with pytest.raises(SystemExit) as exit_:
@@ -33,7 +33,7 @@ def test_bad_first_captions_stop_the_job_and_are_shown(
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert errors[0].startswith("error: canary: of the first 3 captions ")
-    shown = [line for line in said.splitlines() if line.startswith("  demo-00000/")]
+    shown = [line for line in said.splitlines() if line.startswith("  00000/")]
     assert 1 <= len(shown) <= 3
     assert read_ledger(str(tmp_path / "captions")).entries == ()
     assert ends(tmp_path, llava, capsys, 3, "--workers", workers)[0] == 3
@@ -50,7 +50,7 @@ def test_a_job_that_goes_on_is_not_stopped_and_one_under_a_new_prompt_is(
     tmp_path: Path, llava: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ends(tmp_path, llava, capsys, 0)[0] == 0
-    (tmp_path / "captions" / "demo-00000-00001.parquet").unlink()
+    (tmp_path / "captions" / "00000-00001.parquet").unlink()
     assert ends(tmp_path, llava, capsys, 4)[0] == 0
     code, said = ends(tmp_path, llava, capsys, 4, "--prompt", "What is this?")
     assert (code, "error: canary: of the first 4" in said) == (3, True)

@@ -10,7 +10,7 @@ from dataset_files import data_of
 from stub_server import StubServer
 
 from curation.demo.models import make_llava
-from curation.demo.pictures import write_webdataset_shards
+from curation.scenes.shards import write_laion_shards
 from pipelines import caption
 from pipelines.command import run
 from schemas.errors import ExitCode
@@ -25,8 +25,8 @@ Change = Callable[[str, Path], list[str]]
 @pytest.fixture
 def given(tmp_path: Path) -> list[str]:
     """Arguments of a job of six units, fourteen readable pictures, without a server."""
-    write_webdataset_shards(tmp_path / "shards", shards=2, rows=10, broken=3)
-    given = ["--shards", str(tmp_path / "shards" / "demo-*.tar"), "--source", "webdataset", "--engine", "server"]
+    write_laion_shards(tmp_path / "shards", shards=2, rows=10, broken=3)
+    given = ["--shards", str(tmp_path / "shards" / "*.tar"), "--source", "webdataset", "--engine", "server"]
     return [
         *given,
         "--model",
@@ -95,7 +95,7 @@ def test_how_the_server_is_reached_is_no_reason_to_ask_again_but_what_is_sent_is
         code, said = ends(capsys, [*given, *PICTURES, *other, "--request-timeout", "9", "--decode-threads", "0"])
         assert (code, "all 6 are whole and current" in said, second.asked) == (0, True, [])
         assert data_of(out) == before
-        (out / "demo-00001-00000.parquet").unlink()
+        (out / "00001-00000.parquet").unlink()
         code, said = ends(capsys, [*given, *PICTURES, *other])
         assert (code, "1 done, 5 already current" in said) == (0, True)
         assert data_of(out) == before

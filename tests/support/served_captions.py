@@ -31,15 +31,15 @@ class ServedJob:
     def prepare(self) -> None:
         """Make the pictures and the model."""
         code = "import sys, torch; from pathlib import Path; from curation.demo.models import make_llava; "
-        code += "from curation.demo.pictures import write_webdataset_shards; torch.manual_seed(0); "
+        code += "from curation.scenes.shards import write_laion_shards; torch.manual_seed(0); "
         code += "make_llava(Path(sys.argv[1]) / 'llava', image_px=28); "
-        code += "write_webdataset_shards(Path(sys.argv[1]), shards=2, rows=12)"
+        code += "write_laion_shards(Path(sys.argv[1]), shards=2, rows=12)"
         subprocess.run([sys.executable, "-c", code, str(self.folder)], check=True, capture_output=True)
 
     def start(self, out: Path) -> "subprocess.Popen[str]":
         """Run the job in the background."""
         model = ["--model", str(self.folder / "llava"), "--max-new-tokens", "40", "--canary", "0"]
-        shards = ["--shards", f"{self.folder}/demo-*.tar", "--source", "webdataset", "--unit-rows", "4"]
+        shards = ["--shards", f"{self.folder}/*.tar", "--source", "webdataset", "--unit-rows", "4"]
         server = ["--engine", "server", "--server-command", f"{self.python} {SERVE}", "--concurrency", "3"]
         line = [sys.executable, "-m", "pipelines.caption", *shards, *model, *server, "--out", str(out)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -48,7 +48,7 @@ class ServedJob:
     def keys(self) -> list[str]:
         """The keys of its input."""
         names = []
-        for shard in self.folder.glob("demo-*.tar"):
+        for shard in self.folder.glob("*.tar"):
             with tarfile.open(shard) as tar:
                 names += sorted({name.partition(".")[0] for name in tar.getnames()})
         return names
