@@ -211,7 +211,8 @@ def _metadata(options: argparse.Namespace, scaling: float) -> dict[str, str]:
 def _reparameterised(model: Model, options: argparse.Namespace) -> Model:
     from training.models.config import DitConfig
     from training.models.official import ALPHA_TOKENS
-    from training.models.reparameterise import Reading, pixart_config, reparameterise
+    from training.models.reading import Reading
+    from training.models.reparameterise import pixart_config, reparameterise
 
     if not isinstance(model.config, DitConfig):
         raise UserError(f"{options.path}: a PixArt already. Leave out --reparameterise.")

@@ -11,7 +11,7 @@ from schemas.errors import UserError
 from training.data.mixture import Share, Source
 from training.data.policy import TOKENS_COUNTED, Policy
 
-_GLOBAL_BATCH: Final = 256
+_GLOBAL_BATCH: Final = 256  # where nobody asks for another
 _FLIP: Final = 0.5
 _KEYS: Final = ("name", "latents", "latents_flipped", "flip", "text", "weight", "select")
 
@@ -40,7 +40,8 @@ def add_data_arguments(command: argparse.ArgumentParser) -> None:
         "--text",
         metavar="DIR[=WEIGHT]",
         action="append",
-        help="text data set of the same images; repeated: caption variants, drawn by weight (default 1 each)",
+        help="text data set of the same images; repeated: caption variants, drawn by weight (default 1 each); "
+        "left out where classes are trained on",
     )
     data.add_argument("--select", metavar="FILE", default="", help="train on these samples alone, see pipelines.select")
     data.add_argument("--data", metavar="FILE", default="", help="mixture of datasets, instead of the five above")
@@ -63,7 +64,10 @@ def add_plan_arguments(command: argparse.ArgumentParser, title: str) -> argparse
     """How samples are put together; the group of these arguments."""
     plan = command.add_argument_group(title)
     plan.add_argument(
-        "--global-batch", type=int, metavar="INT", help=f"samples a step, over all processes (default {_GLOBAL_BATCH})"
+        "--global-batch",
+        type=int,
+        metavar="INT",
+        help=f"samples a step, over all processes (default {_GLOBAL_BATCH}, or the stage's)",
     )
     plan.add_argument(
         "--tokens-per-batch", type=int, metavar="INT", help="instead: as many samples as keep within so many tokens"
@@ -86,7 +90,7 @@ def add_plan_arguments(command: argparse.ArgumentParser, title: str) -> argparse
         type=float,
         default=0.1,
         metavar="SHARE",
-        help="of captions replaced by the empty one, for guidance (default 0.1)",
+        help="of captions replaced by the empty one, or of classes by the null class, for guidance (default 0.1)",
     )
     plan.add_argument("--seed", type=int, default=0, metavar="INT", help="of everything random (default 0)")
     return plan
@@ -100,10 +104,9 @@ def mixture_of(options: argparse.Namespace) -> tuple[tuple[Source, ...], tuple[S
         if given:
             raise UserError(f"--data {options.data} says what to train on; leave out {', '.join(given)}.")
         return _read_mixture(Path(options.data))
-    for name in ("latents", "text"):
-        if not getattr(options, name):
-            raise UserError(f"no --{name} given. Name the data set, or a mixture with --data.")
-    text = [_weighted(value) for value in options.text]
+    if not options.latents:
+        raise UserError("no --latents given. Name the data set, or a mixture with --data.")
+    text = [_weighted(value) for value in options.text or ()]
     source = Source("", options.latents, tuple(url for url, _ in text), options.latents_flipped, options.select)
     if options.flip is not None and not options.latents_flipped:
         raise UserError("--flip needs --latents-flipped. Make them with pipelines.latents --flip.")
@@ -111,15 +114,17 @@ def mixture_of(options: argparse.Namespace) -> tuple[tuple[Source, ...], tuple[S
     return (source,), (Share("", 1.0, tuple(weight for _, weight in text), flip),)
 
 
-def policy_of(options: argparse.Namespace, shares: tuple[Share, ...], latent_patch: int) -> Policy:
-    """How the options put samples together; `latent_patch` is the model's."""
+def policy_of(
+    options: argparse.Namespace, shares: tuple[Share, ...], latent_patch: int, global_batch: int = _GLOBAL_BATCH
+) -> Policy:
+    """How the options put samples together; `latent_patch` is the model's, `global_batch` holds if none is given."""
     if options.global_batch is not None and options.tokens_per_batch is not None:
         raise UserError("--global-batch and --tokens-per-batch are two ways to say how large a batch is. Give one.")
     if options.tokens_per_batch is not None and options.tokens_per_batch < 1:
         raise UserError(f"--tokens-per-batch {options.tokens_per_batch} is too small. Use at least 1.")
     by_tokens = options.tokens_per_batch is not None
     return Policy(
-        global_batch=0 if by_tokens else _GLOBAL_BATCH if options.global_batch is None else options.global_batch,
+        global_batch=0 if by_tokens else global_batch if options.global_batch is None else options.global_batch,
         tokens_per_batch=options.tokens_per_batch if by_tokens else 0,
         tokens_counted=options.tokens_counted,
         latent_patch=latent_patch,

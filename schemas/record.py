@@ -45,8 +45,8 @@ def _build(annotation: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        (inner,) = [a for a in arguments if a is not type(None)]
-        return _build(inner, value, where)
+        inner = [a for a in arguments if a is not type(None)]
+        return _build(inner[0] if len(inner) == 1 else _choose(inner, value, where), value, where)
     if origin is tuple:
         _expect(isinstance(value, list), where, "a list", value)
         return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
@@ -75,6 +75,15 @@ def _build_dataclass(cls: Any, value: Any, where: str) -> Any:
     if missing:
         raise SchemaError(f"{where}: missing keys {', '.join(missing)}.")
     return cls(**{name: _build(hints[name], item, f"{where}: {name}") for name, item in value.items()})
+
+
+def _choose(candidates: list[Any], value: Any, where: str) -> Any:
+    """The first of several dataclasses that knows all keys of `value`."""
+    _expect(isinstance(value, dict), where, "an object", value)
+    known = [cls for cls in candidates if set(value) <= {f.name for f in dataclasses.fields(cls)}]
+    names = " or ".join(cls.__name__ for cls in candidates)
+    _expect(bool(known), where, f"the keys of {names}", sorted(value))
+    return known[0]
 
 
 @functools.cache

@@ -108,7 +108,7 @@ def write_features(tmp_path: Path) -> WriteFeatures:
     """Write a latents and a text data set: `write_features(buckets={(64, 64): 12}, dim=32, ...)`.
 
     Latents are cut into units of 7 and text into units of 5, so units never coincide. `without_latents` and
-    `without_text` name rows (by position) that one side lacks.
+    `without_text` name rows (by position) that one side lacks. With `classes`, row i is of class i modulo as many.
     """
 
     def write(
@@ -120,19 +120,21 @@ def write_features(tmp_path: Path) -> WriteFeatures:
         without_latents: tuple[int, ...] = (),
         without_text: tuple[int, ...] = (),
         unit_rows: tuple[int, int] = (7, 5),
+        classes: int = 0,
     ) -> Features:
         rng = np.random.default_rng(seed)
         shapes = [shape for shape, count in (buckets or {(64, 64): 12}).items() for _ in range(count)]
         names = tuple((f"shard-{i % 2}", f"folder/picture-{i:04d}") for i in range(len(shapes)))
         latents: list[tuple[dict[str, Any], bytes]] = []
         text: list[tuple[dict[str, Any], bytes]] = []
-        for (shard, key), (height, width) in zip(names, shapes, strict=True):
+        for number, ((shard, key), (height, width)) in enumerate(zip(names, shapes, strict=True)):
             mean = rng.standard_normal((4, height // 8, width // 8)) * 3 + 1
             posterior = _npy(np.stack([mean, np.full_like(mean, 0.1)]).astype(np.float16))
             tokens = int(rng.integers(1, max_tokens + 1))
             embedding = _npy(rng.standard_normal((tokens, dim)).astype(np.float16))
             place = {"key": key, "shard": shard}
-            crop = dict.fromkeys(("crop_top", "crop_left"), 0) | {"flipped": False, "label": None}
+            crop = dict.fromkeys(("crop_top", "crop_left"), 0) | {"flipped": False}
+            crop |= {"label": number % classes if classes else None}
             size = {"bucket": f"{height}x{width}", "height_px": height, "width_px": width}
             sizes = {f"{name}_height": height * 2 for name in ("original", "resized")}
             sizes |= {f"{name}_width": width * 2 for name in ("original", "resized")}

@@ -13,12 +13,34 @@ from schemas.errors import UserError
 from training.data.mixture import Source
 from training.data.policy import Policy
 from training.diffusion.config import ObjectiveConfig
-from training.models.config import PixArtConfig
+from training.models.config import DitConfig, PixArtConfig
+from training.models.reading import Reading
 
 PRECISIONS: Final = ("bf16", "fp32")
 ON_CORRUPT: Final = ("stop", "skip")
 POWER_WIDTHS: Final = (0.05, 0.10)  # the pair of EDM2 from which others are put together well
 WIDEST_POWER_EMA: Final = math.sqrt(1 / 12)  # relative width of a plain mean over the whole run
+
+CONSTANT: Final = "constant"
+SQRT: Final = "sqrt"
+LR_RULES: Final = (CONSTANT, SQRT)
+"""The paper's rate for every batch size; or the released code's, which grows with its root (`scaled_rate`)."""
+
+_REFERENCE_BATCH: Final = 256  # samples, for which the rates of the released configurations are meant
+
+
+def scaled_rate(lr: float, rule: str, global_batch: int) -> float:
+    """The learning rate that `rule` makes of `lr` at a global batch: itself, or lr * sqrt(global batch / 256).
+
+    Raises `UserError` for an unknown rule, and for the root of a batch that has no fixed size (0).
+    """
+    if rule not in LR_RULES:
+        raise UserError(f"--lr-rule {rule} is unknown. Use one of {', '.join(LR_RULES)}.")
+    if rule == CONSTANT:
+        return lr
+    if not global_batch:
+        raise UserError("--lr-rule sqrt needs a batch of one size. Give --global-batch in place of --tokens-per-batch.")
+    return lr * math.sqrt(global_batch / _REFERENCE_BATCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +50,14 @@ class OptimiserConfig:
     Weight decay applies to every parameter, biases and tables included, as there.
     """
 
-    lr: float = 2e-5
+    lr: float = 2e-5  # the effective one, which `lr_rule` has made of the one that was asked for
     weight_decay: float = 0.03
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-10
     warmup_steps: int = 1000  # optimiser steps; 0 for none
     clip: float = 0.01  # global L2 norm of the gradient
+    lr_rule: str = CONSTANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +74,7 @@ class Recipe:
     """What decides the weights, and nothing else."""
 
     manifest_digest: str
-    model: PixArtConfig
+    model: PixArtConfig | DitConfig
     init_digest: str  # xxh3_128 of the weights file that training starts from; empty where drawn at random
     seed: int
     policy: Policy
@@ -59,6 +82,8 @@ class Recipe:
     optimiser: OptimiserConfig
     ema: EmaConfig
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    stage: str = ""  # of training.stages, empty for none
+    reading: Reading | None = None  # how a DiT becomes the PixArt that training starts from; None where none does
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -113,6 +138,7 @@ class RunConfig:
     power_ema_every: int = 5000  # steps between snapshots that are kept of power-function averages
     cache: str = ""  # local directory for what is read from URLs, shared by the ranks of a machine; empty for none
     cache_gb: float = 100.0  # most that it may hold, in 10^9 bytes
+    about: tuple[str, ...] = ()  # what the settings come to, in lines for people
 
     def __post_init__(self) -> None:
         if "://" in self.out:

@@ -26,7 +26,7 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,9 +37,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from schemas.errors import UserError
 from training.checkpoint import TrainState
+from training.data.plan import PlanState
 from training.diffusion.bins import BinnedLoss
 from training.distributed import World
 from training.flops import mfu, peak_bf16
+from training.gradient import Accumulated
 
 METRICS: Final = "metrics.jsonl"
 SUMMARY: Final = "summary.json"
@@ -66,24 +68,27 @@ class Window:
         """Wall time since the last line."""
         return time.perf_counter() - self._started
 
-    def add(
-        self,
-        terms: Tensor,
-        norm: Tensor,
-        faults: Sequence[str] = (),
-        by_sample: Tensor | None = None,
-        flops: float = 0.0,
-    ) -> None:
-        """Take in one step: `terms` [3], this rank's part of the means of loss, mse and vb, and the 0-d norm.
+    def add(self, done: Accumulated, norm: Tensor) -> None:
+        """Take in one step: what this rank did of it, and the 0-d norm of the whole gradient."""
+        own = [done.terms.new_full((1,), value) for value in (len(done.faults), done.flops)]
+        self._pending.append(torch.cat([done.terms, *own, norm[None]]))
+        self.faults += [fault.message for fault in done.faults]
+        self.data_wait += done.data_wait
+        self.bins.add(*done.by_sample)
 
-        `faults` says what was wrong with the samples that this rank left out. `by_sample` [3, N] has the timestep, mse
-        and weight of this rank's samples, and `flops` is what the model's operations on them were.
-        """
-        own = [terms.new_full((1,), value) for value in (len(faults), flops)]
-        self._pending.append(torch.cat([terms, *own, norm[None]]))
-        self.faults += faults
-        if by_sample is not None:
-            self.bins.add(*by_sample)
+    def state(self, plan: PlanState) -> TrainState:
+        """Where a run stands that has settled all steps before `plan`."""
+        return TrainState(
+            plan=plan,
+            rows=tuple(self.rows),
+            seconds=self.seconds,
+            data_wait=self.data_wait,
+            skipped=self.skipped,
+            streak=self.streak,
+            corrupt=self.corrupt,
+            bins=self.bins.totals,
+            flops=self.flops,
+        )
 
     def settle(self) -> None:
         """Bring all steps to the host; every rank calls it at the same step."""

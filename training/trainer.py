@@ -1,4 +1,4 @@
-"""Train a PixArt on precomputed latents and text: one loop, one clock.
+"""Train a model on precomputed features: one loop, one clock.
 
 Images seen is the clock, and a step is images seen / global batch; plan, learning rate, EMA and randomness are
 functions of it. The loss is the mean over the global batch, so neither the number of ranks nor gradient accumulation
@@ -6,48 +6,39 @@ changes the gradient, but for the order of floating-point sums.
 """
 
 import contextlib
-import itertools
-import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from schemas.dataset import DATASET_FILE
 from schemas.errors import CorruptSampleError, GuardError, UserError
-from schemas.record import from_json, to_json
 from training import checkpoint as ckpt
 from training import post_hoc_ema
-from training.config import Recipe, RunConfig
+from training.config import RunConfig
+from training.contents import content_of
 from training.data.cache import Cache
-from training.data.collate import Features
-from training.data.draws import Batch, draw
 from training.data.manifest import Manifest
 from training.data.plan import Plan, PlanState, accumulation_of, require_shares
 from training.data.prefetch import Prefetcher, Share, micro_batches
 from training.data.reader import Fault, Reader
-from training.diffusion.config import to_metadata
 from training.diffusion.objective import make_objective
 from training.distributed import World, join_world
 from training.ema import Averages
-from training.flops import pixart_flops
-from training.metrics import METRICS, SUMMARY, MetricsLog, RunSummary, Window, line, summarise
-from training.models.pixart import PixArt
+from training.gradient import Accumulated, Gradient
+from training.metrics import METRICS, MetricsLog, RunSummary, Window, line
+from training.network import network_of, smallest_batch
 from training.optimiser import Optimiser, learning_rate
-from training.saving import Content, Saver
+from training.run_directory import Say, open_run, write_summary
+from training.saving import Saver
 from training.stopping import StopSignals, interrupted
-from training.weights import load_weights
+from training.weights import load_any_weights
 
-CONFIG: Final = "config.json"
 _STOP: Final = 1000  # beyond all numbers of signals
 _SAVE_FAILED: Final = 1001
-Say = Callable[[str], None]
 
 
 def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
@@ -67,7 +58,7 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
         if world.largest(differs):
             who = f"rank {world.rank}" if differs else "another rank"
             raise UserError(f"{who} sees other data or settings than rank 0. Give all the same.")
-        folder = world.on_first(lambda: _open_run(run, config, stack, say))
+        folder = world.on_first(lambda: open_run(run, config, stack, say))
         if world.largest(folder is not None and not folder.is_dir()):
             raise UserError(f"{run}: some ranks cannot see its checkpoints. Choose an --out that all machines share.")
         if folder is not None and ckpt.load_state(folder).plan.step >= config.steps:
@@ -75,10 +66,10 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
                 say(f"{run} has done its {config.steps:,} steps: nothing to do. Ask for more --steps to go on.")
                 ckpt.publish_weights(run, folder)
         else:
-            training = Training(config, manifest, world)
-            state = training.resume(folder) if folder is not None else ckpt.TrainState(training.plan.state(0, 0))
-            stopped_by = training.loop(state, signals, say if world.rank == 0 else lambda _: None)
-        summary = world.on_first(lambda: _write_summary(run))
+            training = Training(config, manifest, world, say if world.rank == 0 else lambda _: None)
+            state = training.resume(folder) if folder is not None else training.start()
+            stopped_by = training.loop(state, signals)
+        summary = world.on_first(lambda: write_summary(run))
     # Only on the way of success: after an error on one rank, the others may never come here.
     world.leave()
     if stopped_by:
@@ -86,68 +77,67 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
     return summary
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Accumulated:
-    """What a rank has done of a step before its gradients are applied."""
-
-    terms: Tensor  # [3] its part of the mean loss, mse and vb over the global batch
-    samples: int  # of the global batch
-    faults: tuple[Fault, ...]  # what this rank could not read
-    by_sample: Tensor  # [3, N] float64: timestep, mse and weight of this rank's samples
-    flops: int  # of the model on this rank's samples
-
-
 class Training:
     """Everything that a loop needs, on one rank."""
 
-    def __init__(self, config: RunConfig, manifest: Manifest, world: World) -> None:
+    def __init__(self, config: RunConfig, manifest: Manifest, world: World, say: Say) -> None:
         recipe = config.recipe
-        self._config, self._recipe, self._manifest, self._world = config, recipe, manifest, world
+        self._config, self._recipe, self._manifest, self._world, self._say = config, recipe, manifest, world, say
         self._run = Path(config.out)
-        self._objective = make_objective(recipe.objective)
-        self.plan = Plan(manifest.population(), recipe.seed, recipe.policy)
-        require_shares(self.plan, config.micro_batch, world.size)
+        self._network = network_of(recipe.model)
+        self._network.require(manifest)
+        self._plan = Plan(manifest.population(), recipe.seed, recipe.policy)
+        require_shares(self._plan, config.micro_batch, world.size)
         torch.manual_seed(recipe.seed)
-        self._model = PixArt(recipe.model)
-        if config.init_from:
-            load_initial(self._model, Path(config.init_from))
-        self._model.to(world.device).train()
+        self._model = self._network.build().to(world.device).train()
         self._averages = Averages(self._model, recipe.ema)
         self._optimiser = Optimiser(self._model, recipe.optimiser)
         self._saver = Saver(self._run, config.keep_checkpoints, world, config.background)
+        self._gradient = Gradient(
+            network=self._network,
+            objective=make_objective(recipe.objective),
+            facts=manifest.facts,
+            world=world,
+            seed=recipe.seed,
+            micro_batch=config.micro_batch,
+            autocast=recipe.precision == "bf16",
+        )
+
+    def start(self) -> ckpt.TrainState:
+        """Begin with weights drawn at random, or with those that the run starts from."""
+        if self._config.init_from:
+            load_initial(self._model, Path(self._config.init_from))
+            self._averages = Averages(self._model, self._recipe.ema)
+        return ckpt.TrainState(self._plan.state(0, 0))
 
     def resume(self, folder: Path) -> ckpt.TrainState:
         """Take over the checkpoint in `folder`."""
-        self._model.load_state_dict(load_weights(folder / ckpt.RAW)[1])
-        self._averages.ema.load_state_dict(load_weights(folder / ckpt.EMA)[1])
+        self._model.load_state_dict(load_any_weights(folder / ckpt.RAW)[1])
+        self._averages.ema.load_state_dict(load_any_weights(folder / ckpt.EMA)[1])
         for std, average in self._averages.power.items():
-            average.load_state_dict(load_weights(folder / ckpt.POWER_EMA.format(std))[1])
+            average.load_state_dict(load_any_weights(folder / ckpt.POWER_EMA.format(std))[1])
         self._optimiser.load_state_dict(load_file(folder / ckpt.OPTIMISER))
         return ckpt.load_state(folder)
 
-    def loop(self, state: ckpt.TrainState, signals: StopSignals, say: Say) -> int:
+    def loop(self, state: ckpt.TrainState, signals: StopSignals) -> int:
         """Train from `state` to the last step, or until a signal; its number, else 0."""
         config, world, step, images = self._config, self._world, state.plan.step, state.plan.images_seen
-        model = self._distributed()
-        log = MetricsLog(self._run, step, images) if world.rank == 0 else None
-        batches = self._batches(range(step, config.steps))
-        say(self._header(step))
-        say(self._recipe.policy.describe())
-        window = Window(world, state)
+        model, first = self._distributed(), world.rank == 0
+        for said in (self._header(step), *config.about, self._recipe.policy.describe()):
+            self._say(said)
         with contextlib.ExitStack() as stack:
-            stack.callback(batches.close)
-            if log is not None:
-                stack.callback(log.close)
-            stack.callback(self._saver.close, say)
-            stream = iter(batches)
+            batches = stack.enter_context(contextlib.closing(self._batches(range(step, config.steps))))
+            log = stack.enter_context(contextlib.closing(MetricsLog(self._run, step, images))) if first else None
+            stack.callback(self._saver.close, self._say)
+            stream, window = iter(batches), Window(world, state)
             while step < config.steps:
                 try:
-                    done = self._accumulate(model, stream, window)
+                    done = self._gradient.accumulate(model, stream)
                     asked = world.largest(self._asked(done.faults, signals))
                     if asked == _SAVE_FAILED:
                         self._saver.wait()
                     if asked == _STOP:
-                        self._stop(done.faults, self.plan.state(step, images), step > state.plan.step, window, log)
+                        self._stop(done.faults, self._plan.state(step, images), step > state.plan.step, window, log)
                     self._step(step, images, done, window)
                 except torch.OutOfMemoryError:
                     raise UserError(
@@ -155,16 +145,23 @@ class Training:
                         f"--micro-batch; the rest is accumulated and the result stays the same."
                     ) from None
                 step, images = step + 1, images + done.samples
-                ends = step == config.steps or asked
+                ends = step == config.steps or bool(asked)
                 if step % config.log_every == 0 or ends:
-                    self._log(step, images, window, log, say)
+                    self._log(step, images, window, log)
                 if step % config.save_every == 0 or self._keeps_averages(step) or ends:
-                    self._save(self.plan.state(step, images), window, log)
+                    self._save(self._plan.state(step, images), window, log)
                 if ends:
                     self._saver.wait()
                 if asked:
                     return asked
         return 0
+
+    def _step(self, step: int, images: int, done: Accumulated, window: Window) -> None:
+        """Apply the gradients of one global batch after `images` seen; where they are not finite, no rank does."""
+        self._saver.release()
+        norm = self._optimiser.step(step)
+        self._averages.update(step, images, images + done.samples, norm.isfinite())
+        window.add(done, norm)
 
     def _asked(self, faults: Sequence[Fault], signals: StopSignals) -> int:
         """Why this rank ends the run: its last save failed, samples cannot be read, or a signal's number; else 0."""
@@ -192,65 +189,15 @@ class Training:
         skip = " Or train without damaged samples: --on-corrupt skip." if all(fault.damaged for fault in found) else ""
         raise CorruptSampleError(f"stopped before step {plan.step + 1}: {found[0].message}{more}{skip}")
 
-    def _step(self, step: int, images: int, done: "_Accumulated", window: Window) -> None:
-        """Apply the gradients of one global batch, after `images` that were seen before."""
-        self._saver.release()
-        norm = self._optimiser.step(step)
-        self._averages.update(step, images, images + done.samples, norm.isfinite())
-        window.add(done.terms, norm, [fault.message for fault in done.faults], done.by_sample, done.flops)
-
-    def _accumulate(self, model: nn.Module, stream: Iterator[Features], window: Window) -> "_Accumulated":
-        """Forward and backward over this rank's part of a global batch.
-
-        A sample that could not be read adds nothing, and the sum over the others is divided as if it were there.
-        """
-        terms, faults = torch.zeros(3, device=self._world.device), list[Fault]()
-        by_sample, flops = list[Tensor](), 0
-        for micro_step in itertools.count():
-            asked = time.perf_counter()
-            features = next(stream)
-            faults += features.faults
-            window.data_wait += time.perf_counter() - asked
-            last = accumulation_of(features.whole, self._config.micro_batch, self._world.size) - 1
-            batch = draw(features, self._manifest.facts, self._recipe.seed, self._objective.timesteps)
-            with contextlib.ExitStack() as unsynced:
-                if isinstance(model, DistributedDataParallel) and micro_step < last:
-                    unsynced.enter_context(model.no_sync())
-                sums, samples = self._loss(model, batch)
-                loss = sums / features.whole
-                # DDP takes the mean over ranks where the global batch needs the sum.
-                torch.autograd.backward(loss[0] * self._world.size)
-            terms += loss.detach()
-            by_sample.append(samples)
-            flops += self._flops(batch)
-            if micro_step == last:
-                break
-        return _Accumulated(terms, features.whole, tuple(faults), torch.cat(by_sample, dim=1), flops)
-
-    def _loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss, mse and vb, each summed over the samples of `batch` by their weights: [3]; and `by_sample` of these."""
-        noised = self._objective.add_noise(batch.latents, batch.noise, batch.timesteps)
-        with torch.autocast(self._world.device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
-            output = model(noised, batch.timesteps, batch.text, batch.text_lengths, batch.sizes, batch.lengths_on_host)
-        terms = self._objective.loss(output, batch.latents, batch.noise, batch.timesteps)
-        # Copied, since the weights lie in memory that the next batch is read into.
-        by_sample = torch.stack([values.detach().double() for values in (batch.timesteps, terms.mse, batch.weights)])
-        return torch.stack([(term * batch.weights).sum() for term in terms]), by_sample
-
-    def _flops(self, batch: Batch) -> int:
-        """Operations of the model's step on `batch`, whose text counts as it is padded."""
-        count, _, height, width = batch.latents.shape
-        return count * pixart_flops(self._recipe.model, height, width, batch.text.shape[1]).step
-
-    def _log(self, step: int, images: int, window: Window, log: MetricsLog | None, say: Say) -> None:
+    def _log(self, step: int, images: int, window: Window, log: MetricsLog | None) -> None:
         window.settle()
         for fault in window.share_faults():
-            say(f"left out: {fault}")
+            self._say(f"left out: {fault}")
         self._guard(step, window)
         if log is not None:
             record = window.record(step, images, learning_rate(self._recipe.optimiser, step - 1))
             log.write(record)
-            say(line(record, self._config.steps))
+            self._say(line(record, self._config.steps))
         window.restart()
 
     def _guard(self, step: int, window: Window) -> None:
@@ -269,62 +216,38 @@ class Training:
     def _save(self, plan: PlanState, window: Window, log: MetricsLog | None) -> None:
         window.settle()
         self._guard(plan.step, window)
-        state = ckpt.TrainState(
-            plan=plan,
-            rows=tuple(window.rows),
-            seconds=window.seconds,
-            data_wait=window.data_wait,
-            skipped=window.skipped,
-            streak=window.streak,
-            corrupt=window.corrupt,
-            bins=window.bins.totals,
-            flops=window.flops,
+        kept = self._keeps_averages(plan.step) or plan.step == self._config.steps
+        content = content_of(
+            window.state(plan),
+            self._recipe,
+            self._manifest.facts,
+            self._model,
+            self._averages,
+            self._optimiser,
+            self._run / post_hoc_ema.FOLDER if kept else None,
         )
-        self._saver.save(self._content(state), log.sync if log is not None else lambda: None)
-
-    def _content(self, state: ckpt.TrainState) -> Content:
-        facts, recipe = self._manifest.facts, self._recipe
-        common = {
-            "images_seen": str(state.plan.images_seen),
-            "vae_scaling_factor": repr(facts.scaling_factor),
-            "vae_shift_factor": repr(facts.shift_factor),
-            **to_metadata(recipe.objective),
-        }
-        weights = {ckpt.RAW: self._model.state_dict(), ckpt.EMA: self._averages.ema.state_dict()}
-        metadata = {ckpt.RAW: {**common, "kind": "raw"}, ckpt.EMA: {**common, "kind": "ema"}}
-        kept, step = dict[str, Path](), state.plan.step
-        for std, average in self._averages.power.items():
-            file = ckpt.POWER_EMA.format(std)
-            weights[file] = average.state_dict()
-            metadata[file] = {**common, "kind": "ema", post_hoc_ema.WIDTH_KEY: repr(std)}
-            if self._keeps_averages(step) or step == self._config.steps:
-                kept[file] = self._run / post_hoc_ema.FOLDER / post_hoc_ema.snapshot_name(step, std)
-        states = {ckpt.OPTIMISER: self._optimiser.state_dict()}
-        texts = {ckpt.STATE: to_json(state), ckpt.RECIPE: to_json(recipe)}
-        return Content(step, weights, metadata, recipe.model, states, texts, kept)
+        self._saver.save(content, log.sync if log is not None else lambda: None)
 
     def _distributed(self) -> nn.Module:
+        """The model as it is called in training: over all ranks, if there are several."""
         if self._world.size == 1:
             return self._model
         devices = [self._world.device] if self._world.device.type == "cuda" else None
         model = DistributedDataParallel(self._model, device_ids=devices, gradient_as_bucket_view=True)
         # DDP lays out its buckets anew after the first backward pass, and the order in which ranks are summed depends
         # on the layout. A pass over nothing settles it, so that a resumed run sums as one that never stopped.
-        config, device = self._recipe.model, self._world.device
-        latents = torch.zeros(1, config.in_channels, config.patch, config.patch, device=device)
-        text = torch.zeros(1, 8, config.caption_channels, device=device)
-        one = torch.ones(1, dtype=torch.int64, device=device)
-        torch.autograd.backward(model(latents, one, text, one, torch.ones(1, 3, device=device)).sum())
+        smallest = smallest_batch(self._recipe.model, self._world.device)
+        torch.autograd.backward(self._network.predict(model, smallest.latents, smallest).sum())
         self._model.zero_grad(set_to_none=True)
         return model
 
     def _batches(self, steps: range) -> Prefetcher:
         config = self._config
         share = Share(self._world.rank, self._world.size, config.micro_batch)
-        work = micro_batches(self.plan, share, steps)
+        work = micro_batches(self._plan, share, steps)
         cache = Cache(Path(config.cache), int(config.cache_gb * 1e9)) if config.cache else None
-        reader = Reader(self._manifest, cache)
-        return Prefetcher(self._manifest, reader, work, config.threads, config.prefetch, self._world.device)
+        manifest = self._network.with_null(self._manifest, self._model)
+        return Prefetcher(manifest, Reader(manifest, cache), work, config.threads, config.prefetch, self._world.device)
 
     def _header(self, step: int) -> str:
         parameters = sum(p.numel() for p in self._model.parameters())
@@ -336,7 +259,7 @@ class Training:
         )
 
     def _shares(self) -> str:
-        least, most = self.plan.sizes()
+        least, most = self._plan.sizes()
         ranks = self._world.size
         if least != most:
             return f"global batches of {least:,} to {most:,} samples over {ranks} ranks"
@@ -344,54 +267,11 @@ class Training:
         return f"global batch {least} = {ranks} ranks × {micro_steps} micro-steps"
 
 
-def load_initial(model: PixArt, path: Path) -> None:
+def load_initial(model: nn.Module, path: Path) -> None:
     """Start `model` from a weights file. Raises `UserError`, naming the first keys, unless all keys and shapes fit."""
-    tensors, wanted = load_weights(path)[1], model.state_dict()
+    tensors, wanted = load_any_weights(path)[1], model.state_dict()
     odd = sorted(set(tensors) ^ set(wanted))
     odd += sorted(name for name in set(tensors) & set(wanted) if tensors[name].shape != wanted[name].shape)
     if odd:
         raise UserError(f"{path}: {len(odd)} tensors do not fit the model ({', '.join(odd[:3])}). Use other weights.")
     model.load_state_dict(tensors)
-
-
-def _open_run(run: Path, config: RunConfig, stack: contextlib.ExitStack, say: Say) -> Path | None:
-    """Take the run directory for as long as `stack` lasts; the checkpoint to go on from, None for a fresh start."""
-    _check_place(run)
-    stack.enter_context(ckpt.locked_run(run))
-    folder = ckpt.newest(run, say)
-    if folder is not None:
-        ckpt.load_state(folder)  # of this version of the plan?
-        _check_recipe(run, folder, config.recipe)
-    ckpt.replace_text(run / CONFIG, to_json(config))
-    return folder
-
-
-def _check_place(run: Path) -> None:
-    """Raise `UserError` if `run` is the directory of something else, such as a data set or a model."""
-    if (run / DATASET_FILE).exists():
-        raise UserError(f"{run}: a data set lies there. Choose another --out.")
-    if not (run / CONFIG).is_file():
-        return
-    try:
-        ours = "recipe" in json.loads((run / CONFIG).read_text())
-    except (ValueError, TypeError):
-        ours = False
-    if not ours:
-        raise UserError(
-            f"{run}: its {CONFIG} is no training run's, so something else lies there. Choose another --out."
-        )
-
-
-def _write_summary(run: Path) -> RunSummary:
-    summary = summarise(run)
-    ckpt.replace_text(run / SUMMARY, to_json(summary))
-    return summary
-
-
-def _check_recipe(run: Path, folder: Path, recipe: Recipe) -> None:
-    before = from_json(Recipe, (folder / ckpt.RECIPE).read_text(), str(folder / ckpt.RECIPE))
-    differences = before.differences(recipe)
-    if differences:
-        raise UserError(
-            f"{run} was begun otherwise: {'; '.join(differences)}. Give the same settings, or choose another --out."
-        )

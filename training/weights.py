@@ -114,6 +114,13 @@ def read_facts(path: str | os.PathLike[str]) -> tuple[PixArtConfig | DitConfig, 
     return pixart.config, pixart.metadata
 
 
+def load_any_weights(
+    path: str | os.PathLike[str],
+) -> tuple[PixArtConfig | DitConfig, dict[str, Tensor], dict[str, str]]:
+    """`load_weights` for either kind of model."""
+    return load_dit_weights(path) if holds_dit(path) else load_weights(path)
+
+
 def holds_dit(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a class-conditional DiT's weights file. Raises `UserError` if it is no readable safetensors."""
     return _DIT_HEADER in _read(path, with_tensors=False)[0]

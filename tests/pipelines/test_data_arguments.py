@@ -82,7 +82,6 @@ def test_a_mixture_is_read_with_paths_from_where_its_file_lies(tmp_path: Path) -
         ("seed = 3\n[[dataset]]\nlatents='a'\ntext='b'", "unknown keys seed"),
         ("[[dataset]]\nlatents='a'\ntext='b'\nwieght=3", "unknown keys wieght; known are name, latents"),
         ("[[dataset]]\nname='x'\ntext='b'", "dataset x: latents is missing"),
-        ("[[dataset]]\nlatents='a'", "needs a text dataset"),
         ("[[dataset]]\nlatents='a'\ntext=[{dir='b', weigth=1}]", "text: unknown keys weigth"),
         ("[[dataset]]\nlatents='a'\ntext=[3]", "text is neither"),
         ("[[dataset]]\nlatents='a'\ntext='b'\nweight='two'", "weight is no number"),
@@ -105,7 +104,6 @@ def test_a_mistake_in_a_mixture_is_told_in_one_line(tmp_path: Path, text: str, s
     ("arguments", "said"),
     [
         (("--text", "b"), "no --latents given"),
-        (("--latents", "a"), "no --text given"),
         (("--latents", "a", "--text", "b=0"), "must be above 0"),
         (("--latents", "a", "--text", "b", "--flip", "0.5"), "--flip needs --latents-flipped"),
         (("--data", "/nowhere"), "cannot be read"),

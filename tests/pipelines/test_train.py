@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from training_runs import saved, step_losses
 
-from pipelines.train import main, model_config, objective_of, parser, resolution
+from pipelines.train import main, model_config, objective_of, parser
 from schemas.errors import ExitCode
 from training.data.manifest import open_manifest
+from training.models.config import PixArtConfig
+from training.stages import FREE, resolution
 
 Write = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -86,7 +88,10 @@ def test_a_run_tells_its_progress_and_ends_with_a_summary(
 
 def test_the_model_is_shaped_by_the_data(write_features: Write) -> None:
     features = write_features(buckets={(64, 64): 6, (32, 96): 3}, dim=48, max_tokens=20)
-    config = model_config("tiny/2", False, open_manifest(str(features.latents), str(features.text)))
+    options = parser("").parse_args(["--out", "run", "--model", "tiny/2"])
+    manifest = open_manifest(str(features.latents), str(features.text))
+    config = model_config(options, FREE, manifest, learn_sigma=True)
+    assert isinstance(config, PixArtConfig)
     assert (config.caption_channels, config.in_channels, config.text_tokens) == (48, 4, 20)
     assert (config.position_base, config.position_scale) == (4, 1.0)
 
@@ -281,14 +286,14 @@ def test_a_full_disk_is_told_in_one_line(
 
 
 def test_help_does_not_load_torch() -> None:
-    code = "import sys; from pipelines.train import parser; parser().format_help(); print('torch' in sys.modules)"
+    code = "import sys; from pipelines.train import parser; parser(str()).format_help(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 
 def test_every_default_is_shown_in_the_help() -> None:
-    text = " ".join(parser().format_help().split())
-    for action in parser()._actions:
+    text = " ".join(parser("").format_help().split())
+    for action in parser("")._actions:
         if isinstance(action.default, int | float) and not isinstance(action.default, bool):
             assert f"(default {action.default})" in text
 
@@ -310,7 +315,7 @@ def test_the_objective_of_the_flags_is_kept_in_run_and_weights(
     assert main(arguments(write_features(), tmp_path / "run", "--steps", "2", *flags)) == ExitCode.OK
     config, _, metadata = load_weights(tmp_path / "run" / "weights" / "ema.safetensors")
     assert config.out_channels == channels
-    objective = objective_of(parser().parse_args(["--out", "run", *flags]))
+    objective = objective_of(parser("").parse_args(["--out", "run", *flags]))
     assert from_metadata(metadata, "weights") == objective
     recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
     assert recipe["objective"] == dataclasses.asdict(objective)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import tracemalloc
 from pathlib import Path
@@ -8,11 +9,17 @@ import torch
 from schemas.record import from_json, to_json
 from training.checkpoint import TrainState
 from training.data.plan import PlanState
+from training.data.reader import Fault
 from training.distributed import World
+from training.gradient import Accumulated
 from training.metrics import METRICS, MetricsLog, Window, line, read_metrics, summarise, table
 
 WORLD = World(0, 1, torch.device("cpu"), None)
 NAN = float("nan")
+
+
+def done(terms: torch.Tensor, by_sample: torch.Tensor | None = None, flops: int = 0) -> Accumulated:
+    return Accumulated(terms, 4, (), torch.zeros(3, 0) if by_sample is None else by_sample, flops, 0.0)
 
 
 def window(state: TrainState | None = None) -> Window:
@@ -21,7 +28,7 @@ def window(state: TrainState | None = None) -> Window:
 
 def fill(into: Window, losses: list[float], norms: list[float] | None = None) -> None:
     for loss, norm in zip(losses, norms or [1.0] * len(losses), strict=True):
-        into.add(torch.tensor([loss, loss / 2, loss / 2]), torch.tensor(norm))
+        into.add(done(torch.tensor([loss, loss / 2, loss / 2])), torch.tensor(norm))
     into.settle()
 
 
@@ -70,11 +77,11 @@ def by_sample(timesteps: list[float], losses: list[float], weights: list[float])
 
 def test_a_record_holds_the_loss_by_timestep_over_what_was_saved_and_what_came_after(tmp_path: Path) -> None:
     before = window()
-    before.add(torch.ones(3), torch.tensor(1.0), by_sample=by_sample([50, 300, 999], [1.0, 2.0, 9.0], [1, 1, 0]))
+    before.add(done(torch.ones(3), by_sample([50, 300, 999], [1.0, 2.0, 9.0], [1, 1, 0])), torch.tensor(1.0))
     before.settle()
     state = TrainState(PlanState("d", "p", 0, 1, 4), rows=tuple(before.rows), bins=before.bins.totals)
     after = window(from_json(TrainState, to_json(state), "state.json"))
-    after.add(torch.ones(3), torch.tensor(1.0), by_sample=by_sample([99.5, NAN], [3.0, 1.0], [1, 1]))
+    after.add(done(torch.ones(3), by_sample([99.5, NAN], [3.0, 1.0], [1, 1])), torch.tensor(1.0))
     after.settle()
     record = after.record(2, 8, 0.1)
     assert record["loss_by_timestep"] == {"0-100": 2.0, "100-250": None, "250-500": 2.0, "500-750": None, "750+": None}
@@ -91,7 +98,7 @@ def test_the_share_of_the_peak_counts_all_steps_of_the_window_and_all_gpus(monke
     assert "mfu" not in filled.record(1, 4, 0.1)
     monkeypatch.setattr("training.metrics._peak", lambda _: 1e9)
     filled = Window(WORLD, TrainState(PlanState("d", "p", 0, 1, 4), seconds=1e3, flops=1e11))
-    filled.add(torch.ones(3), torch.tensor(1.0), flops=4e11)
+    filled.add(done(torch.ones(3), flops=400_000_000_000), torch.tensor(1.0))
     filled.settle()
     record = filled.record(2, 8, 0.1)
     assert record["mfu"] == pytest.approx(5e11 / record["seconds"] / 1e9)
@@ -146,7 +153,8 @@ def test_the_summary_compares_the_first_ten_steps_with_the_last_ten(tmp_path: Pa
 
 def test_damaged_samples_are_counted_over_all_that_came_before_and_named_until_the_next_line() -> None:
     filled = window(TrainState(PlanState("d", "p", 0, 2, 8), corrupt=3))
-    filled.add(torch.ones(3), torch.tensor(1.0), ["b is damaged", "a is damaged"])
+    faults = tuple(Fault(at, f"{name} is damaged", True) for at, name in enumerate("ba"))
+    filled.add(dataclasses.replace(done(torch.ones(3)), faults=faults), torch.tensor(1.0))
     filled.settle()
     assert filled.share_faults() == ["a is damaged", "b is damaged"]
     record = filled.record(3, 12, 0.1)

@@ -104,6 +104,7 @@ def test_training_lowers_the_loss_and_leaves_weights_and_a_summary(manifest: Man
         assert metadata == {
             "images_seen": "160",
             "kind": kind,
+            "stage": "",
             **to_metadata(ObjectiveConfig()),
             "vae_scaling_factor": "0.18215",
             "vae_shift_factor": "0.0",

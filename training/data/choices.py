@@ -9,7 +9,7 @@ from training.data.policy import Policy
 from training.data.population import Population
 from training.data.randomness import Purpose, uniform
 
-DROPPED = -1  # in place of a variant: the null embedding is used
+DROPPED = -1  # in place of a variant: the null embedding, or the null class, is used
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,7 +17,7 @@ class Choices:
     """One entry a use [G]."""
 
     samples: NDArray[np.uint64]  # ids
-    variants: NDArray[np.int8]  # which caption variant, DROPPED for none
+    variants: NDArray[np.int8]  # which caption variant, DROPPED for none; 0 for the class where there is no text
     flipped: NDArray[np.bool_]  # whether the flipped latents are read
 
 
@@ -52,7 +52,7 @@ class Chooser:
         datasets: NDArray[np.int64],
     ) -> NDArray[np.int8]:
         """By the weights of the dataset, among the variants that the sample has."""
-        if self._weights.shape[1] == 1:
+        if self._weights.shape[1] <= 1:
             return np.zeros(len(rows), np.int8)
         reach = np.cumsum(self._weights[datasets] * (self._population.tokens[rows] > 0), axis=1)
         drawn = uniform(self._seed, visits, samples, Purpose.CAPTION_VARIANT) * reach[:, -1]

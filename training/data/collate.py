@@ -21,9 +21,10 @@ class Features:
     """A micro-batch as it was read. A sample that could not be read is zeros, one token long, and has weight 0."""
 
     posterior: Tensor  # [B, 2, C, h, w] float16: mean and standard deviation, unscaled
-    text: Tensor  # [B, L, D] float16, zero beyond each length; L is one of few
+    text: Tensor  # [B, L, D] float16, zero beyond each length; L is one of few; [B, 0, 0] where there is no text
     text_lengths: Tensor  # [B] int64
     lengths_on_host: tuple[int, ...]  # the same, without asking the device
+    labels: Tensor  # [B] int64: the class; -1 where it is dropped, or there is none
     sizes: Tensor  # [B, 3] float32: original height and width in pixels, bucket height / width
     weights: Tensor  # [B] float32: 1, or 0 for a sample that could not be read
     samples: Tensor  # [B] int64: the bits of the sample ids
@@ -38,13 +39,16 @@ class Draft:
     def __init__(self, manifest: Manifest, reader: Reader, slot: Slot, uses: GlobalBatch) -> None:
         self._reader, self._uses, self._null, self._form = reader, uses, manifest.null_text, reader.text_form
         rows, count, self._dropped = uses.rows, len(uses), uses.variants == DROPPED
-        lengths = np.where(self._dropped, len(self._null), manifest.tokens[rows, uses.variants]).astype(np.int64)
-        self._longest = padded_length(int(lengths.max()))
+        self._has_text = bool(manifest.text)
+        lengths = _text_lengths(manifest, uses)
+        self._longest = padded_length(int(lengths.max())) if self._has_text else 0
+        self._lengths = lengths
         self._text_bytes = (lengths * self._form.token_bytes).tolist()
         self._posterior = slot.take("posterior", (count, *reader.latent_shape(uses.bucket)), torch.float16)
         self._text = slot.take_rows((count, self._longest, self._form.token_bytes))
-        self._integers = slot.take("integers", (3, count), torch.int64)  # lengths, samples, visits
-        self._integers.numpy()[:] = lengths, uses.samples.view(np.int64), uses.visits
+        self._integers = slot.take("integers", (4, count), torch.int64)  # lengths, labels, samples, visits
+        labels = np.where(self._dropped, -1, manifest.label[rows])
+        self._integers.numpy()[:] = lengths, labels, uses.samples.view(np.int64), uses.visits
         self._reals = slot.take("reals", (count, 4), torch.float32)  # sizes, weights
         height_px, width_px = manifest.buckets[uses.bucket]
         reals = self._reals.numpy()
@@ -63,7 +67,7 @@ class Draft:
         faults = [(part, fault) for fault in self._reader.read_latents(uses.rows[part], uses.flipped[part], bodies)]
 
         texts = {i: self._text.write_to(i, self._text_bytes[i]) for i in part.tolist()}
-        kept = part[~self._dropped[part]]
+        kept = part[~self._dropped[part] & self._has_text]
         bodies = [texts[i] for i in kept.tolist()]
         faults += [(kept, fault) for fault in self._reader.read_text(uses.rows[kept], uses.variants[kept], bodies)]
         found = [Fault(int(among[fault.at]), fault.message, fault.damaged) for among, fault in faults]
@@ -74,23 +78,25 @@ class Draft:
         for fault in faults:
             self._text.write_to(fault.at, 0)
             self._posterior[fault.at] = self._reals[fault.at, 3] = 0
-            self._integers[0, fault.at] = 1
+            self._integers[0, fault.at] = min(1, self._longest)
 
         def moved(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)
 
         text = self._form.decode(moved(self._text.memory)[:, : self._longest])
-        dropped = set(np.flatnonzero(self._dropped).tolist()) - {fault.at for fault in faults}
+        dropped = set(np.flatnonzero(self._dropped & self._has_text).tolist()) - {fault.at for fault in faults}
         null = moved(torch.tensor(self._null)) if dropped else torch.empty(0)
         for i in dropped:
-            text[i, : len(null)] = null
-        lengths, samples, visits = moved(self._integers)
+            rows = int(self._lengths[i])
+            text[i, :rows] = null[:rows]
+        lengths, labels, samples, visits = moved(self._integers)
         reals = moved(self._reals)
         return Features(
             posterior=moved(self._posterior),
             text=text,
             text_lengths=lengths,
             lengths_on_host=tuple(self._integers[0].tolist()),
+            labels=labels,
             sizes=reals[:, :3],
             weights=reals[:, 3],
             samples=samples,
@@ -98,3 +104,15 @@ class Draft:
             faults=tuple(faults),
             whole=self._uses.whole,
         )
+
+
+def _text_lengths(manifest: Manifest, uses: GlobalBatch) -> NDArray[np.int64]:
+    """The true length of each use's text, int64 [B]; of dropped captions that of what stands in for them."""
+    if not manifest.text:
+        return np.zeros(len(uses), np.int64)
+    dropped, tokens = uses.variants == DROPPED, manifest.tokens[uses.rows]
+    # Where the null caption takes the caption's length, it is that of the first variant that the sample has.
+    first = np.argmax(tokens > 0, axis=1)
+    every = np.arange(len(uses))
+    null = tokens[every, first] if manifest.null_fills_caption else len(manifest.null_text)
+    return np.where(dropped, null, tokens[every, uses.variants]).astype(np.int64)

@@ -169,7 +169,7 @@ def _compile(sources: Sequence[OpenSource], folder: Path) -> None:
             {"facts": asdict(facts), "starts": starts, "buckets": ordered},
             np.load(folder / _NULL),
             table,
-            _mapped(folder / _TOKENS, np.dtype("<u2"), "r").reshape(-1, variants),
+            _mapped(folder / _TOKENS, np.dtype("<u2"), "r").reshape(len(table), variants),
         ),
         facts=facts,
         stores=files.stores,
@@ -210,7 +210,7 @@ def _load(folder: Path) -> Compiled:
     return Compiled(
         about,
         _mapped(folder / _ROWS, kind, "r"),
-        _mapped(folder / _TOKENS, np.dtype("<u2"), "r").reshape(-1, len(about.text)),
+        _mapped(folder / _TOKENS, np.dtype("<u2"), "r").reshape(about.starts[-1], len(about.text)),
         _mapped(folder / _MEMBERS, np.dtype("<i4"), "r"),
         names,
         np.load(folder / _NULL),

@@ -18,9 +18,10 @@ class Batch:
     latents: Tensor  # [B, C, h, w] float32: drawn from the posterior, shifted and scaled
     noise: Tensor  # [B, C, h, w] float32
     timesteps: Tensor  # [B] int64 in [0, T); under flow matching float32 in [0, 1000]
-    text: Tensor  # [B, L, D] float16, zero beyond each length
+    text: Tensor  # [B, L, D] float16, zero beyond each length; [B, 0, 0] where there is no text
     text_lengths: Tensor  # [B] int64
     lengths_on_host: tuple[int, ...]  # the same, without asking the device
+    labels: Tensor  # [B] int64: the class; -1 where it is dropped, or there is none
     sizes: Tensor  # [B, 3] float32: original height and width in pixels, bucket height / width
     weights: Tensor  # [B] float32: 1, or 0 for a sample that could not be read
 
@@ -37,6 +38,7 @@ def draw(features: Features, facts: Facts, seed: int, timesteps: Callable[[Tenso
         text=features.text,
         text_lengths=features.text_lengths,
         lengths_on_host=features.lengths_on_host,
+        labels=features.labels,
         sizes=features.sizes,
         weights=features.weights,
     )

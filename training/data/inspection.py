@@ -212,7 +212,9 @@ def batch_facts(manifest: Manifest, plan: Plan, step: int) -> BatchFacts:
         bucket="x".join(map(str, manifest.buckets[batch.bucket])),
         samples=len(batch),
         text_tokens=int(manifest.tokens[batch.rows[kept], batch.variants[kept]].sum())
-        + int((~kept).sum()) * len(manifest.null_text),
+        + int((~kept).sum()) * len(manifest.null_text)
+        if manifest.text
+        else 0,
         dropped_captions=int((~kept).sum()),
         flipped=int(batch.flipped.sum()),
         names=tuple(manifest.name(row) for row in batch.rows[:_SHOWN].tolist()),

@@ -1,4 +1,4 @@
-"""Latents, flipped latents and caption variants of one shard, joined by (shard, key)."""
+"""Latents, flipped latents and caption variants of one shard, joined by (shard, key); or latents alone."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -58,7 +58,9 @@ class ShardGroup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Joined:
-    """The samples of one shard that have latents and text, in order of (shard, key). Arrays are [n].
+    """The samples of one shard that have latents, and text if the source has any, in order of (shard, key).
+
+    Arrays are [n].
 
     `latents`, `flipped` and `text` are arrays by name of column; a file of -1 says that a sample lacks the feature.
     """
@@ -88,7 +90,7 @@ def join_shard(source: OpenSource, group: ShardGroup) -> Joined:
         latents, text = _only(latents, selected), [_only(table, selected) for table in text]
     base = latents["name"]
     where = [pc.index_in(base, value_set=table["name"]) for table in text]
-    kept = np.zeros(len(base), bool)
+    kept = np.full(len(base), not text)
     for found in where:
         kept |= pc.is_valid(found).to_numpy()
     strangers = [table.filter(pc.invert(pc.is_in(table["name"], value_set=base)))["name"] for table in text]

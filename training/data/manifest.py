@@ -50,13 +50,16 @@ class Places:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Manifest:
-    """All samples that have both latents and text, in order. Arrays are [N] unless said otherwise."""
+    """All samples that have both latents and text, in order; or all latents, where classes are trained on.
+
+    Arrays are [N] unless said otherwise.
+    """
 
     latents: Places
     flipped: Places | None  # latents of the mirrored pictures, where any dataset has them
-    text: tuple[Places, ...]  # one a caption variant
+    text: tuple[Places, ...]  # one a caption variant; none where classes are trained on
     facts: Facts
-    null_text: NDArray[np.float16]  # [N0, D] T5 embedding of the empty string
+    null_text: NDArray[np.float16]  # [N0, D] what stands in for a dropped caption: the T5 embedding of the empty string
     shard: Any  # pyarrow string array
     key: Any  # pyarrow string array
     sample: NDArray[np.uint64]  # see training.data.randomness.sample_id
@@ -67,6 +70,7 @@ class Manifest:
     label: NDArray[np.int32]  # class index, -1 where the source has none
     members: NDArray[np.int32]  # see training.data.population
     about: About
+    null_fills_caption: bool = False  # of null_text, as many rows count as the caption has tokens; else all of it
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -84,6 +88,19 @@ class Manifest:
     def name(self, row: int) -> str:
         """SHARD/KEY of a row, for messages."""
         return f"{self.shard[row].as_py()}/{self.key[row].as_py()}"
+
+    def require_labels(self, classes: int) -> None:
+        """Raise `DatasetError`, naming the first sample, unless each has a label from 0 to `classes` - 1."""
+        odd = (self.label < 0) | (self.label >= classes)
+        if not odd.any():
+            return
+        first = int(np.argmax(odd))
+        said = f"label {self.label[first]}" if self.label[first] >= 0 else "none"
+        raise DatasetError(
+            f"{int(odd.sum()):,} of {len(self):,} samples have no label from 0 to {classes - 1:,} (the first, "
+            f"{self.name(first)}, has {said}). Make the latents from a source with classes, such as imagenet, or set "
+            f"--classes."
+        )
 
     def rows_of(self, name: str) -> list[int]:
         """The rows of SHARD/KEY, one a dataset of the mixture that has it. Raises `DatasetError` if there is none."""
@@ -133,9 +150,14 @@ def open_manifest(
 def open_mixture(sources: Sequence[Source], max_unmatched: float = 0.0, cache: Path | None = None) -> Manifest:
     """Open and join the data sets of `sources`. What was compiled before is found again in the directory `cache`.
 
+    Either all sources have text, or none has, for training on classes.
+
     Raises `DatasetError` if a data set is not whole or holds a sample twice, if nothing joins, if more than the
     fraction `max_unmatched` of all samples has no partner, or if the data sets do not fit together.
     """
+    bare = [source for source in sources if not source.text]
+    if bare and len(bare) < len(sources):
+        raise DatasetError(f"dataset {bare[0].name} has no text, others have. Give all of them text, or none.")
     opened = [open_source(source) for source in sources]
     content = compiled(opened, source_digest(opened), cache)
     _require_matched(content.about, sources, max_unmatched)
@@ -145,7 +167,7 @@ def open_mixture(sources: Sequence[Source], max_unmatched: float = 0.0, cache: P
 def _require_matched(about: About, sources: Sequence[Source], max_unmatched: float) -> None:
     unmatched = about.without_text + about.without_latents
     total = about.starts[-1] + unmatched
-    urls = ", ".join(f"{source.latents} and {' and '.join(source.text)}" for source in sources)
+    urls = ", ".join(" and ".join((source.latents, *source.text)) for source in sources)
     if not about.starts[-1] and about.selected:
         raise DatasetError(f"{urls}: hold none of the {about.selected} selected samples. Select from the same images.")
     if not about.starts[-1]:
@@ -191,7 +213,10 @@ def _assemble(content: Compiled) -> Manifest:
         null_text=content.null_text,
         shard=content.names["shard"],
         key=content.names["key"],
-        **{name: rows[name] for name in ("sample", "bucket", "original_size", "label")},
+        sample=rows["sample"],
+        bucket=rows["bucket"],
+        original_size=rows["original_size"],
+        label=rows["label"],
         tokens=content.tokens,
         buckets=tuple((height, width) for height, width in about.buckets),
         members=content.members,

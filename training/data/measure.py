@@ -74,10 +74,12 @@ class Tokens:
     """
 
     def __init__(self, population: Population, streams: Streams, clock: Clock, policy: Policy) -> None:
-        """Raises `UserError` if two of the longest samples would not fit into a batch."""
+        """Raises `UserError` if two of the longest samples would not fit into a batch, or no text is counted."""
         self._population, self._streams, self._clock = population, streams, clock
         self._floor = population.null_tokens if policy.caption_drop else 1
         patch = policy.latent_patch if policy.tokens_counted == "all" else 0
+        if not patch and not population.tokens.shape[1]:
+            raise UserError("--tokens-counted text, but there is no text. Use --tokens-counted all.")
         self._latent = [(h // patch) * (w // patch) if patch else 0 for h, w in population.latent_cells]
         self._totals: dict[Stratum, int] = {}
         self._range: dict[int, tuple[int, int]] = {}
@@ -110,6 +112,8 @@ class Tokens:
     def weigh(self, bucket: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Measure`."""
         tokens = self._population.tokens
+        if not tokens.shape[1]:
+            return np.full(len(rows), self._latent[bucket], np.int64)
         # One column after the other: over an axis this short, numpy's own maximum is many times slower.
         text = reduce(np.maximum, (tokens[rows, variant] for variant in range(tokens.shape[1])))
         return np.maximum(text, self._floor).astype(np.int64) + self._latent[bucket]

@@ -13,7 +13,7 @@ class Source:
 
     name: str
     latents: str
-    text: tuple[str, ...]  # one a caption variant
+    text: tuple[str, ...]  # one a caption variant; none where classes are trained on
     flipped: str = ""  # latents of the same pictures, mirrored
     select: str = ""
 
@@ -23,8 +23,9 @@ class Share:
     """How one dataset of a mixture is used.
 
     `weight` is how often each of its samples is used an epoch: 1 once, 0.25 in every fourth epoch, 3 three times.
-    `captions` are the weights of its caption variants, one a text dataset; they need not add up to 1. `flipped` is the
-    share of uses that take the flipped latents, 0 where there are none.
+    `captions` are the weights of its caption variants, one a text dataset; they need not add up to 1, and there are
+    none where classes are trained on. `flipped` is the share of uses that take the flipped latents, 0 where there are
+    none.
     """
 
     name: str = ""
@@ -36,7 +37,6 @@ class Share:
         where = f"dataset {self.name}: " if self.name else ""
         for holds, mistake in (
             (0 < self.weight < math.inf, f"{where}weight {self.weight} must be above 0. Leave out what is not used."),
-            (len(self.captions) > 0, f"{where}needs a text dataset."),
             (
                 all(0 < weight < math.inf for weight in self.captions),
                 f"{where}the weights of captions {list(self.captions)} must be above 0. Leave out what is not used.",

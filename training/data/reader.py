@@ -50,8 +50,8 @@ class Reader:
         return 2, facts.channels, height_px // facts.downsample, width_px // facts.downsample
 
     def in_order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The order in which `rows` lie on disk, as far as text in its first variant goes."""
-        places = self._manifest.text[0]
+        """The order in which `rows` lie on disk, as far as text in its first variant goes, or latents without text."""
+        places = (*self._manifest.text, self._manifest.latents)[0]
         return np.lexsort((places.offset[rows], places.file[rows]))
 
     def read_latents(

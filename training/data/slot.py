@@ -43,7 +43,7 @@ class Rows:
 
     def __init__(self, memory: Tensor, filled: list[int]) -> None:
         self.memory = memory
-        self._bytes, self._filled = memory.view(len(memory), -1).numpy(), filled
+        self._bytes, self._filled = memory.view(len(memory), math.prod(memory.shape[1:])).numpy(), filled
 
     def write_to(self, row: int, size: int) -> memoryview:
         """The first `size` bytes of a row, to be written; what is behind is zero."""

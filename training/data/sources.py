@@ -24,7 +24,10 @@ _COMPILED_VERSION: Final = 1  # of the files that `compilation` writes
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the data sets say about themselves in `dataset.json`. Latents are used as (z - shift) * scaling."""
+    """What the data sets say about themselves in `dataset.json`. Latents are used as (z - shift) * scaling.
+
+    Where there is no text, `dim` and `max_tokens` are 0.
+    """
 
     scaling_factor: float
     shift_factor: float
@@ -106,13 +109,13 @@ def joint_facts(sources: Sequence[OpenSource]) -> Facts:
         shift_factor=float(agreed("shift_factor", latents)),
         channels=int(agreed("channels", latents)),
         downsample=int(agreed("downsample", latents)),
-        dim=int(agreed("dim", text)),
-        max_tokens=max(int(_fact(dataset, "max_tokens")) for dataset in text),
+        dim=int(agreed("dim", text)) if text else 0,
+        max_tokens=max((int(_fact(dataset, "max_tokens")) for dataset in text), default=0),
     )
 
 
 def joint_null_text(sources: Sequence[OpenSource], dim: int) -> NDArray[np.float16]:
-    """The embedding of the empty string, float16 [N0, dim], of all text data sets.
+    """The embedding of the empty string, float16 [N0, dim], of all text data sets; [0, dim] if there are none.
 
     Raises `DatasetError` if one is not what its dataset.json names, or another T5's than the first.
     """
@@ -123,7 +126,7 @@ def joint_null_text(sources: Sequence[OpenSource], dim: int) -> NDArray[np.float
             raise DatasetError(
                 f"{dataset.url} embeds the empty caption otherwise than {text[0].url}. Use text of the same T5."
             )
-    return found[0]
+    return found[0] if found else np.empty((0, dim), np.float16)
 
 
 def _ranges(selection: Selection) -> dict[str, tuple[int, int]]:

@@ -40,6 +40,8 @@ class TextForm:
 
         The product of a level and its scale is exact in float32 and rounded once, as schemas.embedding does it.
         """
+        if not stored.numel():  # of no bytes there is no view
+            return stored.new_empty(*stored.shape[:-1], self.dim, dtype=torch.float16)
         if not self.groups:
             return stored.view(torch.float16)
         # A slice can be looked at as another type only where its rows begin at a multiple of that type's size.

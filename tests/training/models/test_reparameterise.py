@@ -9,7 +9,8 @@ from schemas.errors import UserError
 from training.models.config import DitConfig, PixArtConfig
 from training.models.dit import DiT
 from training.models.pixart import PixArt
-from training.models.reparameterise import SHARED, WITHOUT_CLASS, Reading, distances, pixart_config, reparameterise
+from training.models.reading import SHARED, WITHOUT_CLASS, Reading
+from training.models.reparameterise import distances, pixart_config, reparameterise
 
 DIT = DitConfig(depth=3, hidden=48, heads=4, classes=5, position_base=4)
 PIXART = pixart_config(DIT, caption_channels=20, text_tokens=7)
