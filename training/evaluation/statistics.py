@@ -1,5 +1,6 @@
 """Mean and covariance of features: gathered batch by batch, merged from parts, kept in a file."""
 
+import functools
 import json
 import os
 import zipfile
@@ -74,12 +75,9 @@ class Moments:
         return self.scatter / (self.count - 1)
 
 
-def gather(batches: Iterable[NDArray[np.floating[Any]]], dim: int) -> Moments:
-    """The moments of all rows of all batches [*, D]."""
-    total = Moments.empty(dim)
-    for batch in batches:
-        total = total.merged(Moments.of(batch))
-    return total
+def gather(batches: Iterable[NDArray[np.floating[Any]]]) -> Moments:
+    """The moments of all rows of all batches [*, D], of which there is at least one."""
+    return functools.reduce(Moments.merged, map(Moments.of, batches))
 
 
 @dataclass(frozen=True, slots=True)
