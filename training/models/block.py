@@ -14,7 +14,7 @@ _NORM_EPS = 1e-6
 
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """LayerNorm without affine of x [B, N, D], then times (1 + scale) plus shift, both [B, 1, D]."""
-    return F.layer_norm(x, x.shape[-1:], eps=_NORM_EPS) * (1 + scale) + shift
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=_NORM_EPS), 1 + scale)
 
 
 def run_block(block: nn.Module, checkpointed: bool, *inputs: Tensor | PaddedText | PackedText | int) -> Tensor:
