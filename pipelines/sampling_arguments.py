@@ -13,9 +13,14 @@ SAMPLERS = ("dpm", "ddim", "ancestral", "euler")  # of training.diffusion.sample
 
 
 def add_weights_arguments(command: argparse.ArgumentParser) -> None:
-    """--run or --weights, and --ema."""
+    """--run or --weights, and --ema.
+
+    torchrun takes `--run` for an abbreviation of options of its own, wherever it stands, so there is a second name.
+    """
     weights = command.add_mutually_exclusive_group(required=True)
-    weights.add_argument("--run", type=Path, metavar="RUN", help="a training run's directory")
+    weights.add_argument(
+        "--run", "--from-run", type=Path, metavar="RUN", help="a training run's directory (--from-run under torchrun)"
+    )
     weights.add_argument("--weights", type=Path, metavar="FILE", help="a weights file (.safetensors) by itself")
     command.add_argument(
         "--ema", action=argparse.BooleanOptionalAction, default=True, help="of --run: the averaged or the raw weights"

@@ -1,4 +1,7 @@
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from clip_model import write_clip
 from drawing_models import write_drawing_models
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.run import get_args_parser
 
 from pipelines.evaluate import main
 from schemas.errors import ExitCode, UserError
@@ -107,6 +111,17 @@ def test_two_processes_draw_what_one_draws(
     for name in ("00000.png", "00001.png", "00002.png"):
         one, other = (np.asarray(Image.open(tmp_path / run / name)).astype(int) for run in ("one", "shared"))
         assert np.abs(one - other).max() <= 1  # sums over other batches round otherwise
+
+
+def test_torchrun_takes_no_option_for_one_of_its_own() -> None:
+    """It looks for abbreviations of its options also among those of the program that it starts."""
+    printed = subprocess.run(
+        [sys.executable, "-m", "pipelines.evaluate", "generate", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    options = sorted(set(re.findall(r"(--[a-z][a-z0-9-]*)", printed)) - {"--run"})
+    assert "--from-run" in options
+    parsed = get_args_parser().parse_args(["--nproc-per-node", "2", "-m", "pipelines.evaluate", "generate", *options])
+    assert parsed.training_script_args == ["generate", *options]
 
 
 def test_the_distance_is_that_of_the_features(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,7 @@ class Purpose(IntEnum):
     CAPTION_DROP = 4
     CAPTION_VARIANT = 5
     FLIP = 6
+    HELD_OUT = 7
 
 
 def sample_id(shard: str, key: str) -> int:

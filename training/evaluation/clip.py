@@ -27,7 +27,7 @@ class ClipScore:
 
     count: int
     cosine: float  # mean, nothing clipped
-    cosine_error: float  # standard error of it
+    cosine_error: float | None  # standard error of it; None for one picture
     score_100: float  # mean of 100 max(cosine, 0), what torchmetrics and most papers print
     score_hessel: float  # mean of 2.5 max(cosine, 0), the definition of Hessel et al. 2021
     truncated: int  # prompts that CLIP did not read to their end
@@ -96,7 +96,7 @@ def clip_score(clip: Clip, paths: Sequence[Path], prompts: Sequence[str], templa
 def summarised(cosines: NDArray[np.float64], truncated: int, template: str, model: str, digest: str) -> ClipScore:
     """The scores of cosines [N]."""
     count, positive = len(cosines), float(np.maximum(cosines, 0).mean())
-    error = float(cosines.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    error = float(cosines.std(ddof=1)) / math.sqrt(count) if count > 1 else None
     return ClipScore(
         count, float(cosines.mean()), error, 100 * positive, _HESSEL * positive, truncated, template, model, digest
     )

@@ -112,3 +112,8 @@ def require_all(record: GenerationRecord | None, found: int) -> Sequence[str]:
     if record is None or record.pictures == found:
         return ()
     return (f"{found:,} of {record.pictures:,} pictures are drawn; run the same pipelines.evaluate generate to go on",)
+
+
+def plus_minus(error: float | None) -> str:
+    """A standard error behind its mean, if there is one."""
+    return "" if error is None else f" ± {error:.2g}"
