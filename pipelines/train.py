@@ -27,10 +27,12 @@ from training.data.mixture import Source
 from training.data.policy import Policy
 from training.diffusion.config import FLOW, ObjectiveConfig
 from training.models.config import DIT_SIZES, PIXART_SIZES, DitConfig, PixArtConfig
+from training.models.reading import Reading
 from training.stages import CLASSES, FREE, STAGES, TEXT, Stage, resolution
 
 if TYPE_CHECKING:
     from training.data.manifest import Manifest
+    from training.handoff import Start
 
 _STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 _LOST = ("Connection closed by peer", "Connection reset by peer")  # gloo's words; it has no error of its own
@@ -124,13 +126,15 @@ def configure(
 
     from training.checkpoint import file_digest
 
-    if options.init_from and not Path(options.init_from).is_file():
-        raise UserError(f"--init-from {options.init_from}: no such file. Check the path.")
+    start = _start(options, stage)
+    model = model_config(options, stage, manifest, objective.prediction != FLOW)
+    if isinstance(model, PixArtConfig) and start is not None:
+        model = start.inherited(model)
     on_cuda = options.device != "cpu" and torch.cuda.is_available()
     recipe = Recipe(
         manifest_digest=manifest.digest,
-        model=model_config(options, stage, manifest, objective.prediction != FLOW),
-        init_digest=file_digest(Path(options.init_from)) if options.init_from else "",
+        model=model,
+        init_digest=file_digest(start.path) if start is not None else "",
         seed=options.seed,
         policy=policy,
         precision=options.precision or ("bf16" if on_cuda else "fp32"),
@@ -144,10 +148,36 @@ def configure(
         ema=EmaConfig(options.ema_decay, options.ema_warmup, _power_widths(options.power_ema)),
         objective=objective,
         stage=stage.name,
+        reading=_reading(options, start, model),
     )
-    settled = ("recipe", "sources", "steps", "micro_batch", "about")
+    settled = ("recipe", "sources", "steps", "micro_batch", "about", "init_from")
     own = {field.name: getattr(options, field.name) for field in fields(RunConfig) if field.name not in settled}
-    return RunConfig(recipe=recipe, sources=sources, steps=stage.steps, micro_batch=stage.micro_batch, **own)
+    return RunConfig(
+        recipe=recipe,
+        sources=sources,
+        steps=stage.steps,
+        micro_batch=stage.micro_batch,
+        init_from=str(start.path) if start is not None else "",
+        **own,
+    )
+
+
+def _start(options: argparse.Namespace, stage: Stage) -> "Start | None":
+    """The weights to start from, if any. Raises `UserError` if the stage does not start from such."""
+    from training.handoff import Start
+
+    if not options.init_from:
+        return None
+    start = Start.of(Path(options.init_from), options.init_weights)
+    stage.check_start(start.stage, str(start.path))
+    return start
+
+
+def _reading(options: argparse.Namespace, start: "Start | None", model: PixArtConfig | DitConfig) -> Reading | None:
+    """How the DiT that a PixArt starts from is read; None where it starts from none."""
+    if start is None or not isinstance(start.config, DitConfig) or not isinstance(model, PixArtConfig):
+        return None
+    return Reading(options.reparameterise, options.without_class, options.reparameterise_at)
 
 
 def _power_widths(asked: list[float] | None) -> tuple[float, ...]:

@@ -10,6 +10,8 @@ from typing import Final
 from schemas.errors import UserError
 from training.config import CONSTANT
 
+PIXEL: Final = "pixel"
+
 CLASSES: Final = "classes"
 TEXT: Final = "text"
 
@@ -77,8 +79,8 @@ FREE: Final = Stage("", "any data", TEXT, (), 0, True, steps=150_000, global_bat
 STAGES: Final[dict[str, Stage]] = {
     stage.name: stage
     for stage in (
-        Stage("pixel", "pixel dependency", CLASSES, (), 256, False, 300_000, 1024, 128),
-        Stage("align", "text-image alignment", TEXT, ("pixel",), 256, False, 150_000, 11_392, 178),
+        Stage(PIXEL, "pixel dependency", CLASSES, (), 256, False, 300_000, 1024, 128),
+        Stage("align", "text-image alignment", TEXT, (PIXEL,), 256, False, 150_000, 11_392, 178),
         Stage("aesthetic-256", "high aesthetics", TEXT, ("align",), 256, False, 90_000, 11_392, 178),
         Stage("aesthetic-512", "high aesthetics", TEXT, ("align", "aesthetic-256"), 512, True, 100_000, 2_560, 40),
         Stage(

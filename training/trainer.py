@@ -29,6 +29,7 @@ from training.diffusion.objective import make_objective
 from training.distributed import World, join_world
 from training.ema import Averages
 from training.gradient import Accumulated, Gradient
+from training.handoff import hand_over
 from training.metrics import METRICS, MetricsLog, RunSummary, Window, line
 from training.network import network_of, smallest_batch
 from training.optimiser import Optimiser, learning_rate
@@ -106,7 +107,11 @@ class Training:
     def start(self) -> ckpt.TrainState:
         """Begin with weights drawn at random, or with those that the run starts from."""
         if self._config.init_from:
-            load_initial(self._model, Path(self._config.init_from))
+            path, recipe = Path(self._config.init_from), self._recipe
+            state, report = hand_over(path, self._model.state_dict(), recipe.model, recipe.reading, recipe.seed)
+            self._model.load_state_dict(state)
+            for said in (*report.lines(), *report.changes(recipe.objective, self._manifest.facts)):
+                self._say(said)
             self._averages = Averages(self._model, self._recipe.ema)
         return ckpt.TrainState(self._plan.state(0, 0))
 
@@ -265,13 +270,3 @@ class Training:
             return f"global batches of {least:,} to {most:,} samples over {ranks} ranks"
         micro_steps = accumulation_of(least, self._config.micro_batch, ranks)
         return f"global batch {least} = {ranks} ranks × {micro_steps} micro-steps"
-
-
-def load_initial(model: nn.Module, path: Path) -> None:
-    """Start `model` from a weights file. Raises `UserError`, naming the first keys, unless all keys and shapes fit."""
-    tensors, wanted = load_any_weights(path)[1], model.state_dict()
-    odd = sorted(set(tensors) ^ set(wanted))
-    odd += sorted(name for name in set(tensors) & set(wanted) if tensors[name].shape != wanted[name].shape)
-    if odd:
-        raise UserError(f"{path}: {len(odd)} tensors do not fit the model ({', '.join(odd[:3])}). Use other weights.")
-    model.load_state_dict(tensors)
