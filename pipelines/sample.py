@@ -1,6 +1,7 @@
-"""Pictures from prompts, with the weights of a training run.
+"""Pictures from prompts, with the weights of a training run; or from classes, with those of stage pixel.
 
     python -m pipelines.sample --run RUN --t5 DIR --vae DIR --prompts "a red fox" "a quiet harbour" --out pictures/
+    python -m pipelines.sample --run RUN --vae DIR --classes 7 285 --out pictures/
 
 Writes one PNG a prompt (with prompt and seed in its text fields) and grid.png.
 """
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from training.drawing import DrawSettings
+    from training.models.dit import DiT
     from training.models.pixart import PixArt
     from training.pictures import Pictures
     from training.prompts import EncodedPrompts
@@ -37,12 +39,12 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns its exit code. Raises `UserError` for what a person can mend."""
     options = _parser().parse_args(arguments)
-    prompts = options.prompts or read_prompts(options.prompts_file)
+    prompts = _prompts(options)
 
     from training.diffusion.samplers import DEFAULT_STEPS, check_sampler
     from training.drawing import DrawSettings, check_fit, picture_size
     from training.pictures import LatentDecoder
-    from training.weights import load_model
+    from training.weights import load_dit_model, load_model
 
     if options.steps is None:
         options.steps = DEFAULT_STEPS[options.sampler]
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     if is_current(options.out, settings):
         print(f"nothing to do: the {len(prompts)} pictures in {options.out} are of these prompts, weights and settings")
         return ExitCode.OK
-    model, metadata = load_model(weights, device)
+    model, metadata = load_dit_model(weights, device) if options.classes else load_model(weights, device)
     objective = from_metadata(metadata, str(weights))
     check_sampler(options.sampler, objective, model.config.learn_sigma, options.steps)
     decoder = LatentDecoder(options.vae)
@@ -66,8 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     height_px, width_px = picture_size(options.size, model.config, decoder.cell)
     drawing = DrawSettings(options.sampler, options.steps, options.guidance, height_px, width_px)
     _make_directory(options.out)
-    batches, null = _encode(options, prompts, model.config.text_tokens, device)
-    latents = _latents(model, objective, batches, null, drawing, options.seed, decoder.cell)
+    latents = _latents(model, objective, prompts, drawing, options, decoder.cell)
     del model
     _write(options, prompts, decoder.to(device)(latents, scaling, shift))
     write_record(options.out, settings)
@@ -80,7 +81,8 @@ def main(arguments: Sequence[str]) -> int:
 def _settings(options: argparse.Namespace, prompts: list[str], weights: Path, device: "torch.device") -> dict[str, Any]:
     """All that decides how the pictures look."""
     chosen = {name: getattr(options, name) for name in ("sampler", "steps", "guidance", "size", "seed", "batch")}
-    models = {"weights": stamp(weights), "t5": stamp(options.t5), "vae": stamp(options.vae)}
+    models = {"weights": stamp(weights), "vae": stamp(options.vae)}
+    models |= {"t5": stamp(options.t5)} if options.t5 else {}
     return {"prompts": prompts, "device": device.type, **chosen, **models}
 
 
@@ -90,10 +92,24 @@ def _parser() -> argparse.ArgumentParser:
     prompts = command.add_mutually_exclusive_group(required=True)
     prompts.add_argument("--prompts", nargs="+", metavar="TEXT", help="the prompts")
     prompts.add_argument("--prompts-file", type=Path, metavar="FILE", help="one prompt a line; or .jsonl with `prompt`")
+    prompts.add_argument(
+        "--classes", nargs="+", type=int, metavar="N", help="class numbers, for weights of stage pixel"
+    )
     command.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the pictures go")
-    add_sampling_arguments(command)
+    add_sampling_arguments(command, t5_required=False)
     add_device_argument(command)
     return command
+
+
+def _prompts(options: argparse.Namespace) -> list[str]:
+    """What each picture is drawn from, as it is written into the picture."""
+    if options.classes and options.t5:
+        raise UserError("classes need no T5: leave out --t5.")
+    if options.classes:
+        return [f"class {number}" for number in options.classes]
+    if not options.t5:
+        raise UserError("no --t5 given, which prompts need. Give the directory of the T5 that embedded the captions.")
+    return list(options.prompts) if options.prompts else read_prompts(options.prompts_file)
 
 
 def _encode(
@@ -116,25 +132,32 @@ def _encode(
 
 
 def _latents(
-    model: "PixArt",
+    model: "PixArt | DiT",
     objective: ObjectiveConfig,
-    batches: list["EncodedPrompts"],
-    null: "torch.Tensor",
+    prompts: list[str],
     settings: "DrawSettings",
-    seed: int,
+    options: argparse.Namespace,
     cell: int,
 ) -> "torch.Tensor":
-    """Scaled latents [B, C, h, w] of all prompts."""
+    """Scaled latents [B, C, h, w] of all prompts, or of all classes."""
     import torch
 
-    from training.drawing import draw_latents
+    from training.drawing import draw_class_latents, draw_latents
+    from training.models.dit import DiT
 
-    parts = []
-    for batch in batches:
-        seeds = range(seed, seed + len(batch.text))
-        parts.append(draw_latents(model, objective, batch, null, seeds, settings, cell))
-        seed += len(batch.text)
-    return torch.cat(parts)
+    starts = range(0, len(prompts), options.batch)
+    seeds = [range(options.seed + at, options.seed + min(at + options.batch, len(prompts))) for at in starts]
+    if isinstance(model, DiT):
+        cut = [options.classes[at : at + options.batch] for at in starts]
+        drawn = [draw_class_latents(model, objective, *part, settings, cell) for part in zip(cut, seeds, strict=True)]
+    else:
+        device = next(model.parameters()).device
+        batches, null = _encode(options, prompts, model.config.text_tokens, device)
+        drawn = [
+            draw_latents(model, objective, batch, null, part, settings, cell)
+            for batch, part in zip(batches, seeds, strict=True)
+        ]
+    return torch.cat(drawn)
 
 
 def _make_directory(out: Path) -> None:

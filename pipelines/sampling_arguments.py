@@ -27,9 +27,11 @@ def add_weights_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sampling_arguments(command: argparse.ArgumentParser) -> None:
+def add_sampling_arguments(command: argparse.ArgumentParser, t5_required: bool = True) -> None:
     """T5, VAE, and how to sample."""
-    command.add_argument("--t5", required=True, metavar="DIR", help="T5 model and tokenizer that embedded the captions")
+    command.add_argument(
+        "--t5", required=t5_required, metavar="DIR", help="T5 model and tokenizer that embedded the captions"
+    )
     command.add_argument("--vae", required=True, metavar="DIR", help="VAE that encoded the pictures")
     command.add_argument(
         "--sampler",

@@ -10,11 +10,12 @@ from torch import Tensor
 from schemas.errors import UserError
 from training.diffusion.config import ObjectiveConfig, from_metadata
 from training.diffusion.samplers import check_sampler
-from training.models.config import PixArtConfig
+from training.models.config import DitConfig, PixArtConfig
+from training.models.dit import DiT
 from training.models.pixart import PixArt
 from training.pictures import LatentDecoder, Pictures
 from training.prompts import EncodedPrompts, PromptEncoder, text_width
-from training.sampling import sample
+from training.sampling import null_condition, sample, sample_classes
 from training.weights import load_model
 
 
@@ -80,8 +81,7 @@ def draw_latents(
                 model,
                 texts.text.to(device),
                 texts.lengths.to(device),
-                null.to(device),
-                len(null),
+                *null_condition(model, null.to(device), texts.lengths.to(device)),
                 height=height // cell,
                 width=width // cell,
                 seeds=seeds,
@@ -95,15 +95,48 @@ def draw_latents(
         raise UserError(f"GPU memory does not hold {count} pictures at a time. Lower --batch or --size.") from None
 
 
+def draw_class_latents(
+    model: DiT,
+    objective: ObjectiveConfig,
+    classes: Sequence[int],
+    seeds: Sequence[int],
+    settings: DrawSettings,
+    cell: int,
+) -> Tensor:
+    """`draw_latents` for a class-conditional model. Raises `UserError` for classes that it does not have, too."""
+    device = next(model.parameters()).device
+    for number in classes:
+        if not 0 <= number < model.config.classes:
+            raise UserError(f"class {number}: the model has the classes 0 to {model.config.classes - 1}. Use these.")
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            return sample_classes(
+                model,
+                torch.tensor(classes, device=device),
+                height=settings.height_px // cell,
+                width=settings.width_px // cell,
+                seeds=seeds,
+                steps=settings.steps,
+                guidance=settings.guidance,
+                sampler=settings.sampler,
+                objective=objective,
+            )
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"GPU memory does not hold {len(classes)} pictures at a time. Lower --batch or --size."
+        ) from None
+
+
 def text_dtype(device: torch.device) -> torch.dtype:
     """What a T5 computes in on `device`."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def check_fit(weights: Path, config: PixArtConfig, t5: str, vae: str, decoder: LatentDecoder) -> None:
+def check_fit(
+    weights: Path, config: PixArtConfig | DitConfig, t5: str | None, vae: str, decoder: LatentDecoder
+) -> None:
     """Raise `UserError` unless T5 and VAE are of the kind that the model in `weights` was trained with."""
-    width = text_width(t5)
-    if width != config.caption_channels:
+    if isinstance(config, PixArtConfig) and t5 and (width := text_width(t5)) != config.caption_channels:
         raise UserError(
             f"{t5}: a T5 {width} wide, but {weights} was trained on embeddings "
             f"{config.caption_channels} wide. Give the T5 that made them."
@@ -115,7 +148,7 @@ def check_fit(weights: Path, config: PixArtConfig, t5: str, vae: str, decoder: L
         )
 
 
-def picture_size(text: str | None, config: PixArtConfig, cell: int) -> tuple[int, int]:
+def picture_size(text: str | None, config: PixArtConfig | DitConfig, cell: int) -> tuple[int, int]:
     """Height and width in pixels that `--size text` means; None is the model's training size.
 
     Raises `UserError` for what is no size, or none of this model and VAE.

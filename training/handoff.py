@@ -48,7 +48,7 @@ class Report:
         """The report for people; the block's number stands as *."""
         kind, images = self.metadata["kind"], int(self.metadata["images_seen"])
         stage = self.metadata.get("stage") or "no stage"
-        kinds = [type(config).__name__.removesuffix("Config") for config in (self.source, self.target)]
+        kinds = ["DiT" if isinstance(config, DitConfig) else "PixArt" for config in (self.source, self.target)]
         head = f"{self.path} ({kinds[0]}, {stage}, {kind}, after {images:,} images) to {kinds[1]}"
         counts = [f"{len(self.copied)} tensors copied", f"{len(self.computed)} computed", f"{len(self.new)} drawn anew"]
         counts += [f"{len(self.left_out)} left out"] if self.left_out else []

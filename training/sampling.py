@@ -10,6 +10,7 @@ from torch import Tensor
 from training.diffusion.config import ObjectiveConfig
 from training.diffusion.samplers import DEFAULT_STEPS, DPM, Solver, make_solver
 from training.models.config import DitConfig, PixArtConfig
+from training.models.pixart import PixArt
 
 
 class Denoiser(Protocol):
@@ -38,7 +39,7 @@ def sample(
     text: Tensor,
     text_lengths: Tensor,
     null_text: Tensor,
-    null_length: int,
+    null_length: int | Tensor,
     *,
     height: int,
     width: int,
@@ -52,8 +53,9 @@ def sample(
     """Scaled latents [B, C, height, width], float32, on the device of `text`.
 
     text: [B, L, D] embeddings of true lengths text_lengths [B]. null_text: [L0, D], the embedding of the empty string,
-    of which the first null_length rows count. height, width: latent cells. seeds: one a picture; all its noise is
-    drawn on the CPU from it alone, so a picture depends neither on its batch nor on the device. sizes: [B, 3], see
+    of which the first null_length rows count (int64 [B]: for each picture another number). height, width: latent cells.
+    seeds: one a picture; all its noise is drawn on the CPU from it alone, so a picture depends neither on its batch nor
+    on the device. sizes: [B, 3], see
     `PixArt.forward`. sampler: see `samplers`. objective: by which the model was trained; None is plain epsilon.
 
     Guidance (Ho & Salimans 2022) acts on all latent channels: prediction = null + guidance * (conditional - null); 1 is
@@ -125,9 +127,21 @@ def _start(seeds: Sequence[int], batch: int, shape: tuple[int, ...]) -> tuple[Te
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators]), generators
 
 
-def _with_null(text: Tensor, lengths: Tensor, null_text: Tensor, null_length: int) -> tuple[Tensor, Tensor]:
+def null_condition(model: PixArt, empty: Tensor, lengths: Tensor) -> tuple[Tensor, int | Tensor]:
+    """What stands for no text in guidance, as the model was trained: `null_text` and `null_length` of `sample`.
+
+    It is `empty` [L0, D], the embedding of the empty string; or the constant in released weights, which is as long as
+    each picture's own text, of `lengths` [B].
+    """
+    if model.config.null_caption == "buffer":
+        return model.y_embedder.y_embedding, lengths
+    return empty, len(empty)
+
+
+def _with_null(text: Tensor, lengths: Tensor, null_text: Tensor, null_length: int | Tensor) -> tuple[Tensor, Tensor]:
     """The null condition once for each text, then the texts, padded to one length: [2B, max(L, L0), D] and [2B]."""
     rows = max(text.shape[1], len(null_text))
     null = F.pad(null_text, (0, 0, 0, rows - len(null_text))).expand(len(text), -1, -1)
     padded = F.pad(text, (0, 0, 0, rows - text.shape[1]))
-    return torch.cat([null, padded]), torch.cat([torch.full_like(lengths, null_length), lengths])
+    null_lengths = null_length if isinstance(null_length, Tensor) else torch.full_like(lengths, null_length)
+    return torch.cat([null, padded]), torch.cat([null_lengths.to(lengths), lengths])

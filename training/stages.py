@@ -44,6 +44,8 @@ class Stage:
         said = []
         for name in shown:
             value, usual = getattr(self, name), getattr(defaults, name)
+            if name == "position_scale" and value == usual == 0:
+                continue
             said.append(f"{_LABELS[name]} {_shown(value)}" + (f" (not {_shown(usual)})" if value != usual else ""))
         head = f"stage {self.name} ({self.about})" if self.name else "no stage"
         return f"{head}: {', '.join(said)}"

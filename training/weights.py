@@ -10,11 +10,12 @@ from typing import Final
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from schemas.errors import SchemaError, StorageError, UserError
 from schemas.record import canonical_json, from_json
 from training.models.config import DitConfig, PixArtConfig
+from training.models.dit import DiT
 from training.models.pixart import PixArt
 
 EMA_WEIGHTS: Final = "weights/ema.safetensors"
@@ -159,13 +160,26 @@ def load_model(path: str | os.PathLike[str], device: torch.device) -> tuple[PixA
     config, tensors, metadata = load_weights(path)
     with torch.device("meta"):
         model = PixArt(config)
+    _assign(model, tensors, path)
+    return model.to(device).eval(), metadata
+
+
+def load_dit_model(path: str | os.PathLike[str], device: torch.device) -> tuple[DiT, dict[str, str]]:
+    """`load_model` for a class-conditional DiT."""
+    config, tensors, metadata = load_dit_weights(path)
+    with torch.device("meta"):
+        model = DiT(config)
+    _assign(model, tensors, path)
+    return model.to(device).eval(), metadata
+
+
+def _assign(model: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise UserError(
             f"{path}: the tensors do not fit the configuration in the file ({_one_line(error)}). Export it again."
         ) from None
-    return model.to(device).eval(), metadata
 
 
 def _sync(path: Path) -> None:

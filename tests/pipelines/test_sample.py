@@ -18,6 +18,7 @@ from pipelines.sampling_arguments import SAMPLERS
 from schemas.errors import ExitCode, UserError
 from training.diffusion.config import ObjectiveConfig
 from training.diffusion.samplers import DEFAULT_STEPS
+from training.models.config import DitConfig
 
 Sample = Callable[..., Path]
 
@@ -240,6 +241,39 @@ def test_gpu_memory_that_runs_out_is_told_in_one_line(sample: Sample, monkeypatc
     monkeypatch.setattr("training.drawing.sample", full)
     with pytest.raises(UserError, match=r"1 pictures at a time\. Lower --batch"):
         sample("--prompts", "a")
+
+
+def test_classes_are_drawn_without_any_text(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "dit.safetensors"
+    write_weights(weights, 0, "ema", DitConfig(depth=1, hidden=48, heads=4, classes=9, position_base=4))
+    out = sample("--classes", "7", "2", "7", "--batch", "2", weights=str(weights), t5="")
+    assert "3 pictures of 16x16 px" in capsys.readouterr().out
+    assert Image.open(out / "0001.png").text["prompt"] == "class 2"
+    again = sample("--classes", "2", "--seed", "1", weights=str(weights), t5="")
+    assert np.array_equal(pixels(out / "0001.png"), pixels(again / "0000.png"))
+    assert not np.array_equal(pixels(out / "0000.png"), pixels(out / "0002.png"))  # of one class, but other seeds
+    for arguments, places, said in (
+        (("--classes", "9"), {"weights": str(weights), "t5": ""}, "has the classes 0 to 8"),
+        (("--prompts", "a"), {"weights": str(weights)}, "class-conditional DiT"),
+        (("--prompts", "a"), {"t5": ""}, "no --t5 given"),
+        (("--classes", "1"), {}, "leave out --t5"),
+    ):
+        with pytest.raises(UserError, match=said):
+            sample(*arguments, **places)
+
+
+def test_the_null_caption_in_the_weights_guides_in_place_of_the_empty_string(sample: Sample, tmp_path: Path) -> None:
+    keeping = replace(CONFIG, null_caption="buffer")
+    write_weights(tmp_path / "plain.safetensors", 0, "ema")
+    write_weights(tmp_path / "keeping.safetensors", 0, "ema", keeping)
+    outs = [
+        sample("--prompts", "a red fox", "--guidance", scale, weights=f"{tmp_path}/{name}.safetensors")
+        for scale in ("1", "4")
+        for name in ("plain", "keeping")
+    ]
+    drawn = [pixels(out / "0000.png") for out in outs]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[2], drawn[3])
 
 
 @pytest.mark.parametrize("seed", ["-1", str(2**63)])

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from training.diffusion.config import ObjectiveConfig, to_metadata
-from training.models.config import PixArtConfig
+from training.models.config import DitConfig, PixArtConfig
+from training.models.dit import DiT
 from training.models.pixart import PixArt
 from training.weights import save_weights
 
@@ -44,10 +45,14 @@ def write_kl(directory: Path, channels: int = 4) -> Path:
 
 
 def write_weights(
-    path: Path, seed: int, kind: str, config: PixArtConfig = CONFIG, objective: ObjectiveConfig | None = None
+    path: Path,
+    seed: int,
+    kind: str,
+    config: PixArtConfig | DitConfig = CONFIG,
+    objective: ObjectiveConfig | None = None,
 ) -> None:
+    model = PixArt(config) if isinstance(config, PixArtConfig) else DiT(config)
     torch.manual_seed(seed)
-    model = PixArt(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.1)

@@ -10,7 +10,7 @@ from training.diffusion.config import ObjectiveConfig
 from training.models.config import DitConfig, PixArtConfig
 from training.models.dit import DiT
 from training.models.pixart import PixArt
-from training.sampling import sample, sample_classes
+from training.sampling import _with_null, null_condition, sample, sample_classes
 
 CUMPROD = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
 NULL = torch.zeros(1, 1)
@@ -83,6 +83,22 @@ def test_the_null_condition_comes_with_its_own_length_and_padding() -> None:
     assert seen.shape == (4, 5, 1)
     assert seen_lengths.tolist() == [1, 1, 3, 2]
     assert seen[2:, :3].eq(1).all()
+
+
+def test_the_null_condition_may_be_as_long_as_each_text() -> None:
+    """As the constant in released weights is."""
+    lengths = torch.tensor([3, 1])
+    null = torch.arange(4.0)[:, None]
+    text, both = _with_null(torch.ones(2, 3, 1), lengths, null, lengths)
+    assert both.tolist() == [3, 1, 3, 1]
+    assert text[:2, :, 0].tolist() == [[0, 1, 2, 3]] * 2
+    plain = PixArt(PixArtConfig(depth=1, hidden=12, heads=2, caption_channels=4))
+    keeping = PixArt(PixArtConfig(depth=1, hidden=12, heads=2, caption_channels=4, null_caption="buffer"))
+    empty = torch.ones(2, 4)
+    assert null_condition(plain, empty, lengths)[0] is empty
+    assert null_condition(plain, empty, lengths)[1] == 2
+    assert null_condition(keeping, empty, lengths)[0] is keeping.y_embedder.y_embedding
+    assert null_condition(keeping, empty, lengths)[1] is lengths
 
 
 def test_without_guidance_the_null_condition_is_not_computed() -> None:

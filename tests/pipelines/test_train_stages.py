@@ -1,0 +1,155 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.train import main, stage_of
+from pipelines.train_arguments import parser
+from schemas.errors import ExitCode
+from training.stages import STAGES
+from training.weights import load_any_weights, read_facts
+
+Write = Callable[..., Any]
+SMALL = ("--model", "tiny/2", "--steps", "3", "--global-batch", "4", "--lr", "1e-3", "--warmup", "1", "--clip", "1")
+OFTEN = ("--device", "cpu", "--log-every", "1", "--save-every", "3", "--micro-batch", "4")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where joined data sets are kept; not where other temporary files are."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+
+
+def run(stage: str, out: Path, *more: str) -> ExitCode:
+    return ExitCode(main(["--stage", stage, "--out", str(out), "--resolution", "64", *SMALL, *OFTEN, *more]))
+
+
+def test_the_stages_hand_over_to_each_other_up_to_the_last(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    squares = write_features(folder="squares", classes=3)
+    aspect = write_features(folder="aspect", buckets={(64, 64): 6, (32, 96): 6})
+    text = ("--latents", str(squares.latents), "--text", str(squares.text))
+    buckets = ("--latents", str(aspect.latents), "--text", str(aspect.text))
+    runs = {name: tmp_path / name for name in STAGES}
+    assert run("pixel", runs["pixel"], "--latents", str(squares.latents), "--classes", "3") == ExitCode.OK
+    said = capsys.readouterr().err
+    assert "stage pixel (pixel dependency): conditioned on classes, px 64 (not 256)" in said
+    assert "steps 3 (not 300,000), global batch 4 (not 1,024)" in said
+    assert run("align", runs["align"], *text, "--init-from", str(runs["pixel"])) == ExitCode.OK
+    said = capsys.readouterr().err
+    assert "ema.safetensors (DiT, pixel, ema, after 12 images) to PixArt" in said
+    assert "drawn anew: blocks.*.cross_attn" in said
+    assert run("aesthetic-256", runs["aesthetic-256"], *text, "--init-from", str(runs["align"])) == ExitCode.OK
+    assert "0 computed, 0 drawn anew" in capsys.readouterr().err
+    # The width of tiny/2 is no multiple of 3, as micro-conditions need.
+    last = (*buckets, "--init-from", str(runs["aesthetic-512"]), "--no-micro-conditions")
+    raw = (*buckets, "--init-from", str(runs["aesthetic-256"]), "--init-weights", "raw")
+    assert run("aesthetic-512", runs["aesthetic-512"], *raw) == ExitCode.OK
+    assert "raw.safetensors (PixArt, aesthetic-256, raw" in capsys.readouterr().err
+    assert run("aesthetic-1024", runs["aesthetic-1024"], *last) == ExitCode.OK
+    said = capsys.readouterr().err
+    assert "scale 1 before, 4 tokens a side, scale 2 now" in said
+    assert "micro-conditions no (not yes)" in said
+    for name, folder in runs.items():
+        assert read_facts(folder / "weights" / "raw.safetensors")[1]["stage"] == name
+    recipe = json.loads((runs["align"] / "config.json").read_text())["recipe"]
+    assert recipe["reading"] == {"shared": "first-block", "timestep": 500, "without_class": "zero"}
+    assert len(recipe["init_digest"]) == 32
+
+
+def test_the_reading_of_the_paper_is_chosen_by_flags_and_binds_the_run(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = write_features(classes=3)
+    assert run("pixel", tmp_path / "pixel", "--latents", str(made.latents), "--classes", "3") == ExitCode.OK
+    text = ("--latents", str(made.latents), "--text", str(made.text), "--init-from", str(tmp_path / "pixel"))
+    flags = ("--reparameterise", "fresh", "--without-class", "null-class", "--reparameterise-at", "250")
+    assert run("align", tmp_path / "align", *text, *flags) == ExitCode.OK
+    assert "t_block.1.weight" in capsys.readouterr().err.partition("drawn anew: ")[2]
+    assert run("align", tmp_path / "align", *text, "--steps", "9") == ExitCode.BAD_INPUT
+    assert "reading.shared was fresh, now first-block" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--stage", "align"), "stage align trains at 256 px, and the data has 64 px"),
+        (
+            ("--stage", "align", "--resolution", "64"),
+            "trains on squares, and the data has 1 aspect buckets such as 32x96",
+        ),
+        (("--stage", "pixel", "--resolution", "64", "--multi-scale"), "Leave out --text"),
+        (("--lr-rule", "sqrt", "--tokens-per-batch", "400"), "needs a batch of one size"),
+        (("--stage", "aesthetic-1024", "--resolution", "64", "--init-from", "WEIGHTS"), "weights of stage align, and"),
+        (("--null-caption", "buffer", "--init-from", "/nowhere"), "no such file"),
+    ],
+)
+def test_data_and_weights_that_do_not_fit_the_stage_are_refused_in_one_line(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    made = write_features(buckets={(64, 64): 6, (32, 96): 6})
+    data = ["--latents", str(made.latents), "--text", str(made.text), "--out", str(tmp_path / "run")]
+    if "WEIGHTS" in arguments:
+        first = ("--multi-scale", *data[:4])
+        assert run("align", tmp_path / "first", *first) == ExitCode.OK
+        capsys.readouterr()
+        arguments = tuple(str(tmp_path / "first") if part == "WEIGHTS" else part for part in arguments)
+    small = ["--model", "tiny/2", "--steps", "3", *OFTEN]
+    assert main([*data, *small, *arguments]) == ExitCode.BAD_INPUT
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_text_is_asked_for_where_the_stage_needs_it(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latents = ("--latents", str(write_features(classes=3).latents))
+    assert run("align", tmp_path / "run", *latents) == ExitCode.BAD_INPUT
+    assert "no --text given" in capsys.readouterr().err
+    assert run("pixel", tmp_path / "run", *latents, "--classes", "2") == ExitCode.BAD_INPUT
+    assert "4 of 12 samples have no label from 0 to 1" in capsys.readouterr().err
+
+
+def test_the_papers_numbers_are_the_defaults_and_flags_override_them() -> None:
+    options = parser("").parse_args(["--out", "run", "--stage", "aesthetic-1024"])
+    stage, usual = stage_of(options)
+    assert stage == usual == STAGES["aesthetic-1024"]
+    assert (stage.resolution_px, stage.steps, stage.global_batch, stage.micro_batch) == (1024, 16_000, 384, 12)
+    assert (stage.lr, stage.lr_rule, stage.warmup_steps, stage.clip) == (2e-5, "constant", 1000, 0.01)
+    assert (stage.multi_scale, stage.micro_conditions, stage.position_scale) == (True, True, 2.0)
+    flags = ["--steps", "5", "--lr", "1", "--no-micro-conditions", "--warmup", "0", "--micro-batch", "2"]
+    changed, _ = stage_of(parser("").parse_args(["--out", "run", "--stage", "aesthetic-1024", *flags]))
+    assert changed == replace(stage, steps=5, lr=1.0, micro_conditions=False, warmup_steps=0, micro_batch=2)
+
+
+def test_the_rule_of_the_released_code_scales_the_rate_and_says_so(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = write_features()
+    data = ("--latents", str(made.latents), "--text", str(made.text))
+    assert run("align", tmp_path / "run", *data, "--lr-rule", "sqrt") == ExitCode.OK
+    assert "learning rate 0.000125 after 1 steps of warm-up" in capsys.readouterr().err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["optimiser"]
+    assert (config["lr"], config["lr_rule"]) == (1e-3 / 8, "sqrt")
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["lr"] == 1e-3 / 8
+
+
+def test_the_null_caption_of_released_weights_goes_through_training_as_it_is(
+    write_features: Write, tmp_path: Path
+) -> None:
+    made = write_features()
+    data = ("--latents", str(made.latents), "--text", str(made.text), "--caption-drop", "0.5")
+    assert run("align", tmp_path / "a", *data, "--null-caption", "buffer") == ExitCode.OK
+    assert run("align", tmp_path / "b", *data, "--null-caption", "buffer", "--init-from", str(tmp_path / "a")) == 0
+    name = "y_embedder.y_embedding"
+    before, after = (load_any_weights(tmp_path / run / "weights" / "ema.safetensors")[1][name] for run in "ab")
+    assert before.equal(after)
+    assert run("align", tmp_path / "c", *data) == ExitCode.OK
+    losses = [(tmp_path / run / "metrics.jsonl").read_text().splitlines()[-1] for run in "ac"]
+    assert json.loads(losses[0])["step_loss"] != json.loads(losses[1])["step_loss"]
