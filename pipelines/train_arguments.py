@@ -6,7 +6,7 @@ from typing import Final
 from pipelines.data_arguments import DATA_FILE, add_data_arguments, add_plan_arguments
 from training.config import LR_RULES, ON_CORRUPT, PRECISIONS, EmaConfig, OptimiserConfig
 from training.diffusion.config import EPSILON, PREDICTIONS, TIME_DENSITIES, UNIFORM
-from training.models.config import NULL_CAPTIONS, PIXART_SIZES
+from training.models.config import ATTENTIONS, NULL_CAPTIONS, PIXART_SIZES
 from training.models.reading import SHARED, WITHOUT_CLASS, Reading
 from training.stages import FREE, STAGES
 
@@ -174,4 +174,12 @@ def _add_run(run: argparse._ArgumentGroup) -> None:
     _option(run, "keep-checkpoints", int, 3, "newest checkpoints kept")
     _option(run, "power-ema-every", int, 5000, "steps between snapshots of power-function averages, which all stay")
     run.add_argument("--sync-save", dest="background", action="store_false", help="training waits for each checkpoint")
+    run.add_argument(
+        "--attention", default="sdpa", choices=ATTENTIONS, help="to text: padded; packed, on CUDA (default sdpa)"
+    )
+    run.add_argument("--compile", action="store_true", help="compile the blocks (torch.compile)")
+    run.add_argument(
+        "--checkpoint-activations", action="store_true", help="compute blocks anew in the backward pass: less memory"
+    )
+    run.add_argument("--shard", action="store_true", help="split weights, averages and optimiser over all processes")
     _option(run, "max-skipped", int, 20, "stop after so many steps in a row without a finite gradient")

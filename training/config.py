@@ -138,6 +138,10 @@ class RunConfig:
     power_ema_every: int = 5000  # steps between snapshots that are kept of power-function averages
     cache: str = ""  # local directory for what is read from URLs, shared by the ranks of a machine; empty for none
     cache_gb: float = 100.0  # most that it may hold, in 10^9 bytes
+    attention: str = "sdpa"  # back-end of cross-attention, see training.models.attention
+    compile: bool = False  # the blocks, by torch.compile
+    checkpoint_activations: bool = False  # the backward pass computes each block anew
+    shard: bool = False  # split weights, averages and optimiser over the ranks
     about: tuple[str, ...] = ()  # what the settings come to, in lines for people
 
     def __post_init__(self) -> None:

@@ -1,6 +1,5 @@
 """The gradient of one global batch: forward and backward over this rank's part of it, micro-batch by micro-batch."""
 
-import contextlib
 import itertools
 import time
 from collections.abc import Iterator
@@ -8,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from training.data.collate import Features
 from training.data.draws import Batch, draw
@@ -19,6 +17,7 @@ from training.diffusion.loss import LossTerms
 from training.diffusion.objective import Objective
 from training.distributed import World
 from training.network import Network
+from training.parallel import unsynced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +61,7 @@ class Gradient:
             with unsynced(model, micro_step < last):
                 losses = self.losses(model, batch)
                 loss = torch.stack([(term * batch.weights).sum() for term in losses]) / features.whole
-                # DDP takes the mean over ranks where the global batch needs the sum.
+                # Gradients are means over ranks, DDP's and FSDP's; the global batch needs the sum.
                 torch.autograd.backward(loss[0] * self.world.size)
             terms += loss.detach()
             # Copied, since the weights lie in memory that the next batch is read into.
@@ -83,12 +82,3 @@ class Gradient:
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.network.predict(model, noised, batch)
         return self.objective.loss(output, batch.latents, batch.noise, batch.timesteps)
-
-
-@contextlib.contextmanager
-def unsynced(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Where `wanted`, gradients stay on their rank, to be summed over ranks with those of the step's last pass."""
-    with contextlib.ExitStack() as stack:
-        if wanted and isinstance(model, DistributedDataParallel):
-            stack.enter_context(model.no_sync())
-        yield

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import OptimiserConfig
+from training.sharded import assign, whole
 
 
 def learning_rate(config: OptimiserConfig, step: int) -> float:
@@ -35,7 +36,7 @@ class Optimiser:
         all ranks decide alike. The decision stays on the device: AdamW's fused kernel reads `found_inf`, which is how
         torch's own gradient scaler skips a step.
         """
-        norm = nn.utils.clip_grad_norm_(self._parameters.values(), self._config.clip, foreach=True)
+        norm = whole(nn.utils.clip_grad_norm_(self._parameters.values(), self._config.clip, foreach=True))
         self._adamw.param_groups[0]["lr"] = learning_rate(self._config, step)
         self._adamw.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self._adamw.step()
@@ -51,8 +52,11 @@ class Optimiser:
         }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Take over what `state_dict` gave, whole tensors also where the model is sharded."""
         for full_name, tensor in tensors.items():
             moment, name = full_name.split(".", 1)
             parameter = self._parameters[name]
-            self._adamw.state[parameter][moment] = tensor.to(parameter.device)
+            counts = moment == "step"  # one number, which is never split
+            state = tensor.new_empty((), device=parameter.device) if counts else torch.empty_like(parameter.detach())
+            assign(state, tensor)
+            self._adamw.state[parameter][moment] = state

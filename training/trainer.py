@@ -13,7 +13,6 @@ from typing import Final
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from schemas.errors import CorruptSampleError, GuardError, UserError
 from training import checkpoint as ckpt
@@ -28,11 +27,13 @@ from training.data.reader import Fault, Reader
 from training.diffusion.objective import make_objective
 from training.distributed import World, join_world
 from training.ema import Averages
+from training.execution import set_up
 from training.gradient import Accumulated, Gradient
 from training.handoff import hand_over
 from training.metrics import METRICS, MetricsLog, RunSummary, Window, line
 from training.network import network_of, smallest_batch
 from training.optimiser import Optimiser, learning_rate
+from training.parallel import over_ranks
 from training.run_directory import Say, open_run, write_summary
 from training.saving import Saver
 from training.stopping import StopSignals, interrupted
@@ -91,8 +92,6 @@ class Training:
         require_shares(self._plan, config.micro_batch, world.size)
         torch.manual_seed(recipe.seed)
         self._model = self._network.build().to(world.device).train()
-        self._averages = Averages(self._model, recipe.ema)
-        self._optimiser = Optimiser(self._model, recipe.optimiser)
         self._saver = Saver(self._run, config.keep_checkpoints, world, config.background)
         self._gradient = Gradient(
             network=self._network,
@@ -112,22 +111,30 @@ class Training:
             self._model.load_state_dict(state)
             for said in (*report.lines(), *report.changes(recipe.objective, self._manifest.facts)):
                 self._say(said)
-            self._averages = Averages(self._model, self._recipe.ema)
+        self._set_up()
         return ckpt.TrainState(self._plan.state(0, 0))
 
     def resume(self, folder: Path) -> ckpt.TrainState:
         """Take over the checkpoint in `folder`."""
         self._model.load_state_dict(load_any_weights(folder / ckpt.RAW)[1])
+        self._set_up()
         self._averages.ema.load_state_dict(load_any_weights(folder / ckpt.EMA)[1])
         for std, average in self._averages.power.items():
             average.load_state_dict(load_any_weights(folder / ckpt.POWER_EMA.format(std))[1])
         self._optimiser.load_state_dict(load_file(folder / ckpt.OPTIMISER))
         return ckpt.load_state(folder)
 
+    def _set_up(self) -> None:
+        """Once the weights are there: how they are computed with, what follows them, what moves them."""
+        for said in set_up(self._model, self._config, self._manifest, self._world):
+            self._say(said)
+        self._averages = Averages(self._model, self._recipe.ema)
+        self._optimiser = Optimiser(self._model, self._recipe.optimiser)
+
     def loop(self, state: ckpt.TrainState, signals: StopSignals) -> int:
         """Train from `state` to the last step, or until a signal; its number, else 0."""
         config, world, step, images = self._config, self._world, state.plan.step, state.plan.images_seen
-        model, first = self._distributed(), world.rank == 0
+        model, first = self._over_ranks(), world.rank == 0
         for said in (self._header(step), *config.about, self._recipe.policy.describe()):
             self._say(said)
         with contextlib.ExitStack() as stack:
@@ -233,18 +240,11 @@ class Training:
         )
         self._saver.save(content, log.sync if log is not None else lambda: None)
 
-    def _distributed(self) -> nn.Module:
-        """The model as it is called in training: over all ranks, if there are several."""
-        if self._world.size == 1:
-            return self._model
-        devices = [self._world.device] if self._world.device.type == "cuda" else None
-        model = DistributedDataParallel(self._model, device_ids=devices, gradient_as_bucket_view=True)
-        # DDP lays out its buckets anew after the first backward pass, and the order in which ranks are summed depends
-        # on the layout. A pass over nothing settles it, so that a resumed run sums as one that never stopped.
+    def _over_ranks(self) -> nn.Module:
         smallest = smallest_batch(self._recipe.model, self._world.device)
-        torch.autograd.backward(self._network.predict(model, smallest.latents, smallest).sum())
-        self._model.zero_grad(set_to_none=True)
-        return model
+        return over_ranks(
+            self._model, self._world, lambda model: self._network.predict(model, smallest.latents, smallest)
+        )
 
     def _batches(self, steps: range) -> Prefetcher:
         config = self._config

@@ -7,6 +7,8 @@ from schemas.errors import UserError
 
 MODULATIONS: Final = ("single", "per-block")
 NULL_CAPTIONS: Final = ("empty-string", "buffer")
+ATTENTIONS: Final = ("sdpa", "varlen", "xformers")
+"""Back-ends of attention to text, see training.models.attention. No part of what a model is."""
 
 
 @dataclass(frozen=True, slots=True)

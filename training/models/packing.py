@@ -2,16 +2,15 @@
 
 import importlib.util
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
 from schemas.errors import UserError
+from training.models.config import ATTENTIONS
 from training.text_lengths import padded_length
-
-ATTENTIONS: Final = ("sdpa", "varlen", "xformers")
 
 
 class PaddedText(NamedTuple):

@@ -30,7 +30,7 @@ class PixArt(nn.Module):
     say so much; its 833M parameters do, for they come out exactly.
 
     Two attributes change how it is computed and nothing else: `attention` is the back-end of cross-attention
-    (`packing.ATTENTIONS`), and with `checkpoint_activations` the backward pass computes each block anew, from the
+    (one of `ATTENTIONS`), and with `checkpoint_activations` the backward pass computes each block anew, from the
     block's input alone.
     """
 
