@@ -113,7 +113,7 @@ def commit(run: Path, step: int, keep: int, write: Callable[[Path], None]) -> Pa
         _flush(final.parent)
         _flush(run)  # which names that folder
         replace_text(final.parent / _LATEST, final.name + "\n")
-        older = _folders(run)
+        older = folders(run)
         for old in older[older.index(final) + keep :]:  # what is newer was damaged, or this would not be written
             _remove(old)
     except StorageError:
@@ -132,14 +132,14 @@ def newest(run: Path, say: Callable[[str], None]) -> Path | None:
     """
     for leftover in (run / _FOLDER).glob("*.tmp-*"):
         shutil.rmtree(leftover)
-    folders = _folders(run)
-    for folder in folders:
-        fault = _fault(folder)
-        if fault is None:
+    found = folders(run)
+    for folder in found:
+        damage = fault(folder)
+        if damage is None:
             return folder
-        say(f"checkpoint {folder.name} is damaged ({fault}); looking for an older one")
-    if folders:
-        raise UserError(f"{run}: none of {len(folders)} checkpoints is whole. Restore one, or choose another --out.")
+        say(f"checkpoint {folder.name} is damaged ({damage}); looking for an older one")
+    if found:
+        raise UserError(f"{run}: none of {len(found)} checkpoints is whole. Restore one, or choose another --out.")
     return None
 
 
@@ -201,14 +201,14 @@ def _name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def _folders(run: Path) -> list[Path]:
+def folders(run: Path) -> list[Path]:
     """The checkpoints of a run, newest first, whole or not. A copy that somebody made beside them is none of ours."""
     found = {path: _NAME.fullmatch(path.name) for path in (run / _FOLDER).glob("step-*")}
     steps = {path: int(match[1]) for path, match in found.items() if match}
     return sorted(steps, key=lambda path: steps[path], reverse=True)
 
 
-def _fault(folder: Path) -> str | None:
+def fault(folder: Path) -> str | None:
     """Why a checkpoint cannot be used, None if it can."""
     try:
         manifest = from_json(_Manifest, (folder / _MANIFEST).read_text(), _MANIFEST)

@@ -1,0 +1,41 @@
+"""See fork_server.py: training. Each checkpoint that is durable is noted in `commits` of the run directory."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from fork_server import serve
+
+import training.trainer  # noqa: F401 - so that children need not
+from pipelines.train import main
+from training import checkpoint, saving
+
+PLACES = {
+    "commit": (checkpoint, "commit"),
+    "save_weights": (saving, "save_weights"),
+    "digest": (checkpoint, "file_digest"),
+    "fsync": (os, "fsync"),
+    "rename": (Path, "rename"),
+    "replace": (Path, "replace"),
+    "link": (os, "link"),
+    "rmtree": (shutil, "rmtree"),
+    "publish": (checkpoint, "publish_weights"),
+}
+
+
+def noting(commit: Callable[..., Path]) -> Callable[..., Path]:
+    """`commit` that then notes the step."""
+
+    def noted(run: Path, step: int, *rest: object) -> Path:
+        folder = commit(run, step, *rest)
+        with (run / "commits").open("a") as file:
+            file.write(f"{step}\n")
+        return folder
+
+    return noted
+
+
+if __name__ == "__main__":
+    checkpoint.commit = noting(checkpoint.commit)
+    serve(main, PLACES)
