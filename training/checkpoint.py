@@ -10,8 +10,8 @@
     RUN/checkpoints/latest                               name of the newest, written last
 
 A checkpoint is written beside its place as `step-00000100.tmp-PID`, files and folder are flushed to disk, and one
-rename puts it there; only then is `latest` replaced, and only after that are old ones removed. Reading trusts no name:
-the newest folder whose files agree with their manifest is taken.
+rename puts it there; only then is `latest` replaced, the weights are put into RUN/weights, and old ones are removed.
+Reading trusts no name: the newest folder whose files agree with their manifest is taken.
 """
 
 import fcntl
@@ -92,7 +92,7 @@ def locked_run(run: Path) -> Iterator[None]:
 
 
 def commit(run: Path, step: int, keep: int, write: Callable[[Path], None]) -> Path:
-    """Make the checkpoint of `step` from what `write` puts into the folder it is given, and keep the newest `keep`.
+    """Make the checkpoint of `step` from what `write` puts into the folder it is given, and `finish` it.
 
     Raises `StorageError` if the disk refuses; what was there before is then untouched.
     """
@@ -112,10 +112,7 @@ def commit(run: Path, step: int, keep: int, write: Callable[[Path], None]) -> Pa
         aside.rename(final)
         _flush(final.parent)
         _flush(run)  # which names that folder
-        replace_text(final.parent / _LATEST, final.name + "\n")
-        older = folders(run)
-        for old in older[older.index(final) + keep :]:  # what is newer was damaged, or this would not be written
-            _remove(old)
+        finish(run, final, keep)
     except StorageError:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -123,6 +120,20 @@ def commit(run: Path, step: int, keep: int, write: Callable[[Path], None]) -> Pa
         shutil.rmtree(aside, ignore_errors=True)
         raise StorageError(f"{final}: cannot be written ({error}). Free space, then run the same command.") from None
     return final
+
+
+def finish(run: Path, folder: Path, keep: int) -> None:
+    """What follows once the checkpoint `folder` is in place; also after a kill in the middle of it.
+
+    It becomes the latest, its weights are put where readers of the run look for them, and all but the newest `keep` are
+    removed.
+    """
+    replace_text(folder.parent / _LATEST, folder.name + "\n")
+    for name, place in ((RAW, RAW_WEIGHTS), (EMA, EMA_WEIGHTS)):
+        publish_file(folder / name, run / place)
+    older = folders(run)
+    for old in older[older.index(folder) + keep :]:  # what is newer was damaged, or this would not be written
+        _remove(old)
 
 
 def newest(run: Path, say: Callable[[str], None]) -> Path | None:
@@ -156,12 +167,6 @@ def load_state(folder: Path) -> TrainState:
             f"Go on with the latentmill that wrote it."
         )
     return from_json(TrainState, text, str(folder / STATE))
-
-
-def publish_weights(run: Path, folder: Path) -> None:
-    """Put the checkpoint's weights where readers of the run look for them, without a second copy if the disk can."""
-    for name, place in ((RAW, RAW_WEIGHTS), (EMA, EMA_WEIGHTS)):
-        publish_file(folder / name, run / place)
 
 
 def publish_file(source: Path, target: Path) -> None:

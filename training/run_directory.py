@@ -28,6 +28,7 @@ def open_run(run: Path, config: RunConfig, stack: ExitStack, say: Say) -> Path |
     if folder is not None:
         ckpt.load_state(folder)  # of this version of the plan?
         _check_recipe(run, folder, config.recipe)
+        ckpt.finish(run, folder, config.keep_checkpoints)
     ckpt.replace_text(run / CONFIG, to_json(config))
     return folder
 

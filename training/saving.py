@@ -106,8 +106,7 @@ class Saver:
             for file, place in content.kept.items():
                 ckpt.publish_file(folder / file, place)
 
-        folder = ckpt.commit(self._run, content.step, self._keep, write)
-        ckpt.publish_weights(self._run, folder)
+        ckpt.commit(self._run, content.step, self._keep, write)
 
 
 class HostCopy:

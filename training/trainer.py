@@ -66,7 +66,6 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
         if folder is not None and ckpt.load_state(folder).plan.step >= config.steps:
             if world.rank == 0:
                 say(f"{run} has done its {config.steps:,} steps: nothing to do. Ask for more --steps to go on.")
-                ckpt.publish_weights(run, folder)
         else:
             training = Training(config, manifest, world, say if world.rank == 0 else lambda _: None)
             state = training.resume(folder) if folder is not None else training.start()

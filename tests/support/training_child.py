@@ -20,7 +20,7 @@ PLACES = {
     "replace": (Path, "replace"),
     "link": (os, "link"),
     "rmtree": (shutil, "rmtree"),
-    "publish": (checkpoint, "publish_weights"),
+    "finish": (checkpoint, "finish"),
 }
 
 

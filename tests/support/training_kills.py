@@ -15,7 +15,7 @@ from training import checkpoint as ckpt
 from training.weights import load_weights
 
 KEEP = 2
-PLACES = ("commit", "save_weights", "digest", "fsync", "rename", "replace", "link", "rmtree", "publish")
+PLACES = ("commit", "save_weights", "digest", "fsync", "rename", "replace", "link", "rmtree", "finish")
 _SAVES = 3  # a kill strikes in one of the first saves of a start
 _CALLS = {"save_weights": 4, "digest": 5, "fsync": 22, "rename": 3, "replace": 9, "link": 4, "rmtree": 1}  # a save
 _NEVER = 10_000  # a call that does not come
@@ -121,7 +121,8 @@ class Campaign:
             ours, theirs = ({p.name: p.read_bytes() for p in (at / folder).iterdir()} for at in (run, whole))
             self._demand(ours == theirs, f"{run / folder}: other files than in {whole / folder}")
         names = sorted(path.name for path in (run / "checkpoints").iterdir())
-        self._demand(len(names) == KEEP + 1, f"{run}: {names} are left")
+        kept = [f"step-{step:08d}" for step in range(self.steps - KEEP + 1, self.steps + 1)]
+        self._demand(names == ["latest", *kept], f"{run}: {names} are left")
 
     def _demand(self, holds: bool, what: str) -> None:
         if not holds:
@@ -139,11 +140,11 @@ def _reached(run: Path) -> str:
         return "before the first save"
     if [newest[0].name] != list(_lines(checkpoints / "latest")):
         return "in place, not the latest yet"
-    if list(checkpoints.glob("*.tmp-removed")) or len(ckpt.folders(run)) > KEEP:
-        return "old ones being removed"
     published = [run / "weights" / name for name in (ckpt.RAW, ckpt.EMA)]
     if not all(path.exists() and path.samefile(newest[0] / path.name) for path in published):
-        return "weights not published yet"
+        return "the latest, weights not published yet"
+    if list(checkpoints.glob("*.tmp-removed")) or len(ckpt.folders(run)) > KEEP:
+        return "old ones being removed"
     return "done, or the next not begun"
 
 

@@ -140,20 +140,30 @@ def test_a_kill_at_any_system_call_leaves_a_whole_checkpoint(tmp_path: Path, mon
         run = tmp_path / f"run{kills}"
         stop_at = 0
         for step in (1, 2):
-            ckpt.publish_weights(run, commit(run, step))
+            commit(run, step)
         calls, stop_at = 0, kills + 1
         try:
-            ckpt.publish_weights(run, commit(run, 3))
+            commit(run, 3)
         except SimulatedKill:
             kills += 1
         else:
             break
         stop_at = 0
-        assert newest(run)[0] in (2, 3)
-        assert newest(run)[1] == []
-        for place, name in ((RAW_WEIGHTS, ckpt.RAW), (EMA_WEIGHTS, ckpt.EMA)):
+        published = ((RAW_WEIGHTS, ckpt.RAW), (EMA_WEIGHTS, ckpt.EMA))
+        for place, name in published:
             assert (run / place).read_bytes()[: len(name) + 2] in (f"{name} 2".encode(), f"{name} 3".encode())
-        ckpt.publish_weights(run, commit(run, 3))
+        step, said = newest(run)
+        assert step in (2, 3)
+        assert said == []
+        ckpt.finish(run, ckpt.folders(run)[0], 2)
+        for place, name in published:
+            assert (run / place).read_bytes().startswith(f"{name} {step}".encode())
+        assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+            "latest",
+            *(f"step-{kept:08d}" for kept in (step - 1, step)),
+        ]
+        assert (run / "checkpoints" / "latest").read_text() == f"step-{step:08d}\n"
+        commit(run, 3)
         assert newest(run) == (3, [])
     assert kills > 15
 
@@ -191,10 +201,10 @@ def test_weights_are_published_again_where_links_are_refused(tmp_path: Path, mon
         raise OSError(95, "Operation not supported")
 
     folder = commit(tmp_path, 1)
-    ckpt.publish_weights(tmp_path, folder)
-    ckpt.publish_weights(tmp_path, folder)
+    ckpt.finish(tmp_path, folder, 2)
+    ckpt.finish(tmp_path, folder, 2)
     monkeypatch.setattr(os, "link", refused)
-    ckpt.publish_weights(tmp_path, folder)
+    ckpt.finish(tmp_path, folder, 2)
     assert (tmp_path / RAW_WEIGHTS).read_bytes() == (folder / ckpt.RAW).read_bytes()
     assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == ["ema.safetensors", "raw.safetensors"]
 
