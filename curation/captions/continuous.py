@@ -14,14 +14,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
 
+from curation.captions.decode_step import DecodeStep
 from curation.captions.engine import Completion, FinishReason, Request
 from curation.captions.slot_cache import SlotCache
 from curation.captions.transformers_engine import REQUEST_ERRORS, TransformersEngine, one_line
 
 _PREPARE_THREADS: Final = 2
-_KNOWN: Final = frozenset({"llava", "llava_next", "llava_onevision", "vipllava"})
 
 Inputs = dict[str, Tensor]
 
@@ -38,19 +37,19 @@ class _Row:
 
 
 class ContinuousBatches:
-    """Asks a `TransformersEngine` with `slots` rows under way at any time.
+    """Asks a `TransformersEngine`, of a model that `DecodeStep` knows, with `slots` rows under way at any time.
 
     `compile_backend` compiles the step of all slots, for which shapes are kept fixed: the whole block of columns is
     attended to, and slots that have no request left run idle.
     """
 
+    note = None
+
     def __init__(
         self, engine: TransformersEngine, slots: int, compile_backend: str | Callable[..., Any] | None = None
     ) -> None:
         self._engine, self._slots, self._fixed = engine, slots, compile_backend is not None
-        self._forward: Any = engine.model.forward
-        if compile_backend is not None:
-            self._forward = torch.compile(engine.model.forward, backend=compile_backend, dynamic=False)
+        self._step = DecodeStep(engine.model, compile_backend)
 
     @property
     def ahead(self) -> int:
@@ -66,25 +65,12 @@ class ContinuousBatches:
         finished: dict[int, Completion] = {}
         due = 0
         with ThreadPoolExecutor(_PREPARE_THREADS) as pool:
-            run = _Run(self._engine, self._forward, self._slots, self._fixed, _prepared(self._engine, requests, pool))
+            run = _Run(self._engine, self._step, self._slots, self._fixed, _prepared(self._engine, requests, pool))
             for number, completion in run.completions():
                 finished[number] = completion
                 while due in finished:
                     yield finished.pop(due)
                     due += 1
-
-
-def keeps_plain_past(engine: TransformersEngine, request: Request) -> bool:
-    """Whether the model keeps its past as one block of keys and values a layer, which is what slots are made of.
-
-    Those with sliding windows or recurrent states do not, and those that place tokens otherwise than one after the
-    other are not known here; all of these take whole batches.
-    """
-    if engine.model.config.model_type not in _KNOWN:
-        return False
-    with torch.inference_mode():
-        cache = engine.model(**engine.to_device(engine.prepare(request)), use_cache=True).past_key_values
-    return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def _prepared(
@@ -101,12 +87,12 @@ class _Run:
     def __init__(
         self,
         engine: TransformersEngine,
-        forward: Any,
+        step: DecodeStep,
         slots: int,
         fixed: bool,
         source: "Iterator[tuple[Request, Future[Inputs]]]",
     ) -> None:
-        self._engine, self._forward, self._fixed = engine, forward, fixed
+        self._engine, self._decode, self._fixed = engine, step, fixed
         self._source = source
         self._waiting: deque[tuple[Request, Future[Inputs]]] = deque()
         self._exhausted = False
@@ -186,7 +172,7 @@ class _Run:
         slots = [free.pop(0) for _ in group]
         if self._cache is None:
             room = self._engine.max_new_tokens + max(64, self._engine.max_new_tokens // 4)
-            self._cache = SlotCache(output.past_key_values, len(self._rows), room, self._fixed)
+            self._cache = SlotCache(output.past_key_values, len(self._rows), room)
         self._cache.admit(slots, output.past_key_values)
         for slot, (row, _) in zip(slots, group, strict=True):
             self._rows[slot] = row
@@ -197,18 +183,10 @@ class _Run:
         assert self._cache is not None
         slots = [slot for slot, row in enumerate(self._rows) if row is not None]
         try:
-            mask, positions = self._cache.step()
-            output = self._forward(
-                input_ids=torch.tensor(self._next, device=positions.device).unsqueeze(1),
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=self._cache.cache,
-                use_cache=True,
-            )
+            scores = self._decode(self._next, self._cache)
         except REQUEST_ERRORS:
             return self._start_over(slots)
-        self._cache.stepped()
-        return self._take(slots, output.logits[slots, -1])
+        return self._take(slots, scores[slots])
 
     def _take(self, slots: Sequence[int], scores: Tensor) -> list[tuple[int, Completion]]:
         """The next token of the rows in `slots` from their `scores` [B, V]; rows that end with it leave."""

@@ -56,6 +56,10 @@ class Engine(Protocol):
         """What is done to a picture and a prompt before the model sees them; part of the prompt's identity."""
 
     @property
+    def note(self) -> str | None:
+        """What the job's summary should say of how captions were made; None where there is nothing to say."""
+
+    @property
     def ahead(self) -> int:
         """How many pictures to hold decoded, so that the engine need not wait for one."""
 

@@ -78,6 +78,8 @@ class ServerChoice:
 class ServerEngine:
     """Keeps requests in flight and gives their answers in order."""
 
+    note = None
+
     def __init__(self, choice: ServerChoice, decoding: Decoding, prompt: str) -> None:
         settings = choice.settings
         self._encoding, self._settings, self._prompt = choice.encoding, settings, prompt

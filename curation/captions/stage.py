@@ -113,6 +113,8 @@ class CaptionWorker:
                     writer.keep(row["key"])
                     writer.count(f"status {row['status']}")
                     writer.count("tokens", completion.n_tokens)
+                    if self._engine.note:
+                        writer.count(self._engine.note)
 
     def close(self) -> None:
         """Give back the model."""

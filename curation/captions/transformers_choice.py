@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from curation.captions.continuous import ContinuousBatches, keeps_plain_past
+from curation.captions.continuous import ContinuousBatches
+from curation.captions.decode_step import why_not
 from curation.captions.engine import Completion, Decoding, Engine, Request
-from curation.captions.self_check import made_up_requests, self_check
+from curation.captions.self_check import self_check, step_differs
 from curation.captions.transformers_engine import TransformersEngine
 from curation.checkpoints import Checkpoint
 from schemas.errors import UserError
@@ -34,34 +35,40 @@ class TransformersChoice:
         return {"engine": "transformers", "model": self.checkpoint.identity, "dtype": self.dtype}
 
     def open(self, decoding: Decoding, prompt: str) -> Engine:
-        """Load the model and check it on a few made-up pictures. Rows come and go where the model allows it."""
+        """Load the model and check it on a few made-up pictures.
+
+        Rows come and go where the model can be stepped by `DecodeStep` and is seen to give the library's own scores;
+        where not, batches are whole, and the job's summary says why. Raises `UserError` if they were to be compiled.
+        """
         engine = TransformersEngine(self.checkpoint, dtype=self.dtype, device=self.device, decoding=decoding)
         self_check(engine, prompt)
-        if keeps_plain_past(engine, made_up_requests(prompt)[0]):
-            backend = "inductor" if self.compile_steps else None
-            return LocalEngine(engine, ContinuousBatches(engine, self.batch_size, backend))
+        reason = why_not(engine.model) or step_differs(engine, prompt)
+        if reason is None:
+            return LocalEngine(
+                engine, ContinuousBatches(engine, self.batch_size, "inductor" if self.compile_steps else None)
+            )
         if self.compile_steps:
             raise UserError(
-                f"{self.checkpoint.source}: a {engine.model.config.model_type}, whose steps cannot be compiled here. "
-                f"Leave out --compile."
+                f"{self.checkpoint.source}: its steps cannot be compiled here, since {reason}. Leave out --compile."
             )
-        return LocalEngine(engine, WholeBatches(engine, self.batch_size))
+        return LocalEngine(engine, WholeBatches(engine, self.batch_size, f"in whole batches: {reason}"))
 
 
 class Batches(Protocol):
-    """How requests are put together for a model that takes several at once; the two parts of `Engine` that depend on
-    it."""
+    """How requests are put together for a model that takes several at once; the parts of `Engine` that depend on it."""
 
+    @property
+    def note(self) -> str | None: ...
     @property
     def ahead(self) -> int: ...
     def answers(self, requests: Iterable[Request]) -> Generator[Completion, None, None]: ...
 
 
 class WholeBatches:
-    """Asks a `TransformersEngine` batch after batch."""
+    """Asks a `TransformersEngine` batch after batch; `note` says why."""
 
-    def __init__(self, engine: TransformersEngine, size: int) -> None:
-        self._engine, self._size = engine, size
+    def __init__(self, engine: TransformersEngine, size: int, note: str | None = None) -> None:
+        self._engine, self._size, self.note = engine, size, note
 
     @property
     def ahead(self) -> int:
@@ -81,4 +88,4 @@ class LocalEngine:
     def __init__(self, engine: TransformersEngine, batches: Batches) -> None:
         self._engine = engine
         self.wanted_px, self.preparation, self.ahead = engine.wanted_px, engine.preparation, batches.ahead
-        self.answers, self.close = batches.answers, engine.close
+        self.note, self.answers, self.close = batches.note, batches.answers, engine.close

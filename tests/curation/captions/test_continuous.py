@@ -1,6 +1,6 @@
 """Rows that come and go give each request the text that it gets alone, whatever happens around it."""
 
-import functools
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from curation.captions import slot_cache
-from curation.captions.continuous import ContinuousBatches, keeps_plain_past
+from curation.captions.continuous import ContinuousBatches
+from curation.captions.decode_step import DecodeStep, why_not
 from curation.captions.engine import Completion, Decoding, Request
 from curation.captions.sampling import Integers, TokenRule
+from curation.captions.slot_cache import SlotCache
 from curation.captions.transformers_engine import TransformersEngine
 
 MOST = 20
@@ -49,6 +51,12 @@ def requests(picture: Any, count: int) -> list[Request]:
     return [Request(f"key-{i}", picture(i, *SIZES[i % 5]), PROMPTS[i % 3], i) for i in range(count)]
 
 
+def _twice(past: Any) -> Any:
+    past = copy.deepcopy(past)
+    past.batch_repeat_interleave(2)
+    return past
+
+
 def assert_same(found: list[Completion], expected: list[Completion]) -> None:
     without = [replace(c, mean_logprob=None) for c in found]
     assert without == [replace(c, mean_logprob=None) for c in expected]
@@ -68,7 +76,7 @@ def test_each_request_gets_the_text_that_it_gets_alone(engine: TransformersEngin
 def test_tiled_models_too(architecture: str, request: pytest.FixtureRequest, make_engine: Any, picture: Any) -> None:
     engine = ending(make_engine(request.getfixturevalue(architecture), Decoding(max_new_tokens=MOST)))
     asked = requests(picture, 9)
-    assert keeps_plain_past(engine, asked[0])
+    assert why_not(engine.model) is None
     assert_same(list(ContinuousBatches(engine, 3).answers(asked)), [engine.complete([r])[0] for r in asked])
 
 
@@ -78,30 +86,44 @@ def test_sampled_text_depends_on_the_seed_and_not_on_the_slots(llava: Path, make
     assert_same(list(ContinuousBatches(engine, 4).answers(asked)), [engine.complete([r])[0] for r in asked])
 
 
-def test_columns_that_run_out_are_shifted_and_the_text_stays(
+def test_columns_that_run_out_become_more_and_the_text_stays(
     engine: TransformersEngine, picture: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = requests(picture, 23)
     alone = [engine.complete([request])[0] for request in asked]
-    shifts: list[int] = []
-    shift = slot_cache.SlotCache._shift
+    grown: list[int] = []
+    grow, begin = SlotCache._grow, SlotCache.__init__
 
-    def counted(self: slot_cache.SlotCache, by: int) -> None:
-        shifts.append(by)
-        shift(self, by)
+    def counted(self: SlotCache, columns: int) -> None:
+        grown.append(columns - self.columns)
+        grow(self, columns)
+
+    def cramped(self: SlotCache, first: Any, slots: int, room: int) -> None:
+        begin(self, first, slots, 2)
 
     monkeypatch.setattr(slot_cache, "_ROUND_TO", 1)
-    monkeypatch.setattr(slot_cache.SlotCache, "_shift", counted)
-    small = slot_cache.SlotCache.__init__
+    monkeypatch.setattr(SlotCache, "_grow", counted)
+    monkeypatch.setattr(SlotCache, "__init__", cramped)
+    assert_same(list(ContinuousBatches(engine, 1).answers(asked)), alone)
+    assert 1 in grown, "for a row's next token"
+    assert max(grown) > 1, "for a longer prompt"
 
-    def cramped(self: Any, first: Any, slots: int, room: int, fixed: bool) -> None:
-        small(self, first, slots, 2, fixed)
 
-    monkeypatch.setattr(slot_cache.SlotCache, "__init__", cramped)
-    assert_same(list(ContinuousBatches(engine, 4).answers(asked)), alone)
-    assert any(by < 0 for by in shifts), "left, to win columns back"
-    assert any(by > 0 for by in shifts), "right, for a longer prompt"
-    assert 0 in shifts, "more columns, where a row needs them all"
+def test_a_row_of_nan_leaves_nothing_behind_in_its_slot(engine: TransformersEngine) -> None:
+    with torch.inference_mode():
+        text = engine.model.model.language_model
+        past = text(input_ids=torch.tensor([[5, 6, 7]]), use_cache=True).past_key_values
+        longer = text(input_ids=torch.tensor([[5, 6, 7, 8, 9, 10]]), use_cache=True).past_key_values
+        step, clean, used = DecodeStep(engine.model), SlotCache(past, 2, 8), SlotCache(past, 2, 8)
+        for layer in longer.layers:
+            layer.keys.fill_(torch.nan)
+            layer.values.fill_(torch.nan)
+        used.admit([0], longer)
+        used.free(0)
+        for cache in (clean, used):
+            cache.admit([0, 1], _twice(past))
+            cache.free(1)
+        assert torch.equal(step([5, 0], used)[0], step([5, 0], clean)[0])
 
 
 def test_a_compiled_step_gives_the_same_text_and_is_compiled_once(
@@ -182,26 +204,15 @@ def test_a_step_for_which_memory_is_lacking_loses_no_row(
 ) -> None:
     asked = requests(picture, 12)
     alone = [engine.complete([request])[0] for request in asked]
-    forward = engine.model.forward
+    step = DecodeStep.__call__
 
-    @functools.wraps(forward)  # `generate` looks at the signature
-    def scarce(**inputs: Any) -> Any:
-        # Whole batches of `complete` have a mask of two dimensions; they fit.
-        if inputs["input_ids"].shape == (8, 1) and inputs["attention_mask"].dim() == 4:
+    def scarce(self: DecodeStep, tokens: list[int], cache: SlotCache) -> Tensor:
+        if len(tokens) == 8:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(**inputs)
+        return step(self, tokens, cache)
 
-    monkeypatch.setattr(engine.model, "forward", scarce)
+    monkeypatch.setattr(DecodeStep, "__call__", scarce)
     assert_same(list(ContinuousBatches(engine, 8).answers(asked)), alone)
-
-
-def test_models_of_another_kind_take_whole_batches(
-    engine: TransformersEngine, picture: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (request,) = requests(picture, 1)
-    assert keeps_plain_past(engine, request)
-    monkeypatch.setattr(engine.model.config, "model_type", "qwen2_vl")
-    assert not keeps_plain_past(engine, request)
 
 
 def test_no_request_is_no_answer(engine: TransformersEngine) -> None:
