@@ -5,15 +5,18 @@ and die with it, so memory stays flat over any number of captions; no `Doc` leav
 
 A pipeline whose network we know (ours is one) is computed by `curation.nouns.network`, 2.3 times as fast as through
 spaCy's own layers; any other by spaCy, with numpy's matrix product in place of thinc's. A bounded number of words is
-remembered across zones, without which the tokeniser starts from nothing at each batch.
+remembered across zones, without which the tokeniser starts from nothing at each batch. What a zone gives back leaves
+its place in spaCy's hash tables taken, so the pipeline is loaded anew after a number of words that came and went.
 """
 
 import contextlib
+import gc
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +35,8 @@ SHIPPED_TAGGER: Final = Path(__file__).parent / "en_caption_tagger"
 BATCH_CAPTIONS: Final = 64
 _REMEMBERED_WORDS: Final = 20_000
 _REMEMBERED_NOUNS: Final = 50_000
+_PASSING_WORDS: Final = 250_000
+"""Words that come and go before the pipeline is loaded anew: by then they hold some 25 MB of hash tables."""
 
 _PROBE: Final = "A brown dog runs across the green grass in Paris."
 _NEEDLESS: Final = frozenset(
@@ -81,26 +86,40 @@ class TaggedCaption:
 class Tagger:
     """A loaded pipeline. Not safe for use by several threads at once: a memory zone belongs to the pipeline."""
 
-    __slots__ = ("_network", "_nlp", "_nouns", "_strings_limit", "info", "normalisation")
+    __slots__ = ("_load", "_network", "_nlp", "_nouns", "_passed", "_strings_limit", "info", "normalisation")
 
-    def __init__(self, nlp: Language, info: TaggerInfo, normalisation: Normalisation) -> None:
-        self._nlp = nlp
+    def __init__(
+        self, nlp: Language, load: Callable[[], Language], info: TaggerInfo, normalisation: Normalisation
+    ) -> None:
+        """Tag by `nlp`, and later by what `load` gives, which must be the same."""
         self.info = info
         self.normalisation = normalisation
-        self._strings_limit = len(nlp.vocab.strings) + _REMEMBERED_WORDS
+        self._load = load
         self._nouns: dict[tuple[int, int, bool], TaggedNoun | None] = {}
-        nlp.tokenizer.max_cache_size = _REMEMBERED_WORDS
-        self._network = TaggingNetwork.of(nlp) if normalisation is Normalisation.LOWER else None
+        self._use(nlp)
 
     def tag(self, captions: Sequence[str]) -> list[TaggedCaption]:
         """Tag `captions`, in order. A noun is a token tagged NOUN or PROPN that has at least one letter."""
         out: list[TaggedCaption] = []
         for start in range(0, len(captions), BATCH_CAPTIONS):
             batch = [_encodable(caption) for caption in captions[start : start + BATCH_CAPTIONS]]
+            if self._passed >= _PASSING_WORDS:
+                self._use(self._load())
+                gc.collect()  # a pipeline refers to itself, so only this gives the old one back
             self._remember_words(batch)
+            kept = len(self._nlp.vocab.strings)
             with self._nlp.memory_zone():
                 out += self._tag(batch)
+                self._passed += len(self._nlp.vocab.strings) - kept
         return out
+
+    def _use(self, nlp: Language) -> None:
+        """Tag by `nlp` from now on. Ids of words are their hashes, so nouns that are remembered stay what they are."""
+        self._nlp = nlp
+        self._passed = 0
+        self._strings_limit = len(nlp.vocab.strings) + _REMEMBERED_WORDS
+        nlp.tokenizer.max_cache_size = _REMEMBERED_WORDS
+        self._network = TaggingNetwork.of(nlp) if self.normalisation is Normalisation.LOWER else None
 
     def _remember_words(self, batch: Sequence[str]) -> None:
         """Tokenise outside the memory zone while there is room, so that common words stay in the tokeniser's cache."""
@@ -148,15 +167,23 @@ def load_tagger(name_or_path: str | None, normalisation: Normalisation = Normali
     """
     name = str(SHIPPED_TAGGER) if name_or_path is None else name_or_path
     wants_lemmas = normalisation is Normalisation.LEMMA
-    nlp = _load(name, _NEEDLESS if wants_lemmas else _NEEDLESS | _LEMMATISERS)
-    # A caption longer than spaCy's default limit is tagged like any other: the limit is the parser's.
-    nlp.max_length = sys.maxsize
+    needless = _NEEDLESS if wants_lemmas else _NEEDLESS | _LEMMATISERS
+    nlp = _load(name, needless)
     probe = nlp(_PROBE)
     if not any(token.pos in (NOUN, PROPN) for token in probe):
         raise UserError(f"tagger {name}: finds no noun in {_PROBE!r}. Name an English pipeline that sets token.pos_.")
     if wants_lemmas and not any(token.lemma_ for token in probe):
         raise UserError(f"tagger {name}: sets no lemmas. Count without lemmas, or name a pipeline with a lemmatizer.")
-    return Tagger(nlp, _info(nlp, name), normalisation)
+    info = _info(nlp, name)
+    return Tagger(nlp, partial(_load_the_same, name, needless, info), info, normalisation)
+
+
+def _load_the_same(name: str, needless: frozenset[str], info: TaggerInfo) -> Language:
+    """The pipeline again, if its files are those that `info` was taken of."""
+    nlp = _load(name, needless)
+    if _info(nlp, name) != info:
+        raise UserError(f"tagger {name}: its files changed while it was in use. Run the same command again.")
+    return nlp
 
 
 def _load(name: str, needless: frozenset[str]) -> Language:
@@ -165,7 +192,10 @@ def _load(name: str, needless: frozenset[str]) -> Language:
         factories = {pipe: config["components"].get(pipe, {}).get("factory") for pipe in config["nlp"]["pipeline"]}
         excluded = [pipe for pipe, factory in factories.items() if factory in needless]
         with _fast_products():
-            return spacy.load(name, exclude=excluded)
+            nlp = spacy.load(name, exclude=excluded)
+        # A caption longer than spaCy's default limit is tagged like any other: the limit is the parser's.
+        nlp.max_length = sys.maxsize
+        return nlp
     except (OSError, ImportError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

@@ -1,9 +1,11 @@
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
 import spacy
 
+from curation.nouns import tagger as module
 from curation.nouns.tagger import Normalisation, TaggedNoun, Tagger, load_tagger
 from schemas.errors import UserError
 
@@ -45,6 +47,36 @@ def test_the_vocabulary_stops_growing(lexicon: Path) -> None:
     size = len(tagger._nlp.vocab.strings)
     tagger.tag([f"third{i} fourth{i}" for i in range(5_000)])
     assert len(tagger._nlp.vocab.strings) == size
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_a_pipeline_through_which_many_words_went_is_loaded_anew_and_nouns_stay(
+    shipped: bool, lexicon: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = [f"a dog and a zq{i}x beside number{i % 50} on the ball" for i in range(640)]
+    name = None if shipped else str(lexicon)
+    monkeypatch.setattr(module, "_REMEMBERED_WORDS", 100)
+    once, often = load_tagger(name), load_tagger(name)
+    first = weakref.ref(often._nlp)
+    monkeypatch.setattr(module, "_PASSING_WORDS", 10_000)
+    expected = once.tag(captions)
+    monkeypatch.setattr(module, "_PASSING_WORDS", 100)
+    assert often.tag(captions) == expected
+    assert first() is None, "the pipeline at the beginning is gone, and its memory with it"
+    assert once._nlp.vocab.strings["dog"] == often._nlp.vocab.strings["dog"]
+
+
+def test_a_pipeline_that_changed_meanwhile_is_not_taken(
+    lexicon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(lexicon, tmp_path / "copy"))
+    tagger = load_tagger(str(copy))
+    monkeypatch.setattr(module, "_REMEMBERED_WORDS", 0)
+    monkeypatch.setattr(module, "_PASSING_WORDS", 1)
+    tagger._use(tagger._nlp)
+    (copy / "meta.json").write_text((copy / "meta.json").read_text() + " ")
+    with pytest.raises(UserError, match="its files changed while it was in use"):
+        tagger.tag([f"word{i}" for i in range(200)])
 
 
 def test_the_info_names_the_pipeline_and_its_files(lexicon: Path, tmp_path: Path) -> None:
