@@ -149,8 +149,9 @@ def configure(
         objective=objective,
         stage=stage.name,
         reading=_reading(options, start, model),
+        held_out=options.held_out,
     )
-    settled = ("recipe", "sources", "steps", "micro_batch", "about", "init_from")
+    settled = ("recipe", "sources", "steps", "micro_batch", "about", "init_from", "grid_classes")
     own = {field.name: getattr(options, field.name) for field in fields(RunConfig) if field.name not in settled}
     return RunConfig(
         recipe=recipe,
@@ -158,6 +159,7 @@ def configure(
         steps=stage.steps,
         micro_batch=stage.micro_batch,
         init_from=str(start.path) if start is not None else "",
+        grid_classes=tuple(options.grid_classes),
         **own,
     )
 

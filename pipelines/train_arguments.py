@@ -30,6 +30,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     _add_objective(out.add_argument_group(f"objective; {_BOUND}"))
     _add_recipe(out.add_argument_group(f"training; {_BOUND} but --steps"))
     _add_run(out.add_argument_group("run"))
+    _add_watching(out.add_argument_group("watching; see docs/training.md"))
     return out
 
 
@@ -154,6 +155,7 @@ def _add_recipe(recipe: argparse._ArgumentGroup) -> None:
         metavar="STD",
         help="also keep power-function averages of these relative widths (no number: 0.05 0.10), see pipelines.ema",
     )
+    _option(recipe, "held-out", float, 0.0, "share of samples kept out of training, the same in every run")
     recipe.add_argument("--precision", choices=PRECISIONS, help="default bf16 autocast on CUDA, else fp32")
 
 
@@ -183,3 +185,24 @@ def _add_run(run: argparse._ArgumentGroup) -> None:
     )
     run.add_argument("--shard", action="store_true", help="split weights, averages and optimiser over all processes")
     _option(run, "max-skipped", int, 20, "stop after so many steps in a row without a finite gradient")
+
+
+def _add_watching(watching: argparse._ArgumentGroup) -> None:
+    _option(watching, "validate-every", int, 0, "steps between measurements of the held-out loss; 0: none")
+    _option(watching, "validate-samples", int, 256, "most held-out samples that are measured")
+    _option(watching, "grid-every", int, 0, "steps between grids of pictures by the averaged weights; 0: none")
+    _option(watching, "grid-prompts", str, "", "what to draw: file of pipelines.prompts")
+    watching.add_argument(
+        "--grid-classes", type=int, nargs="+", default=(), metavar="N", help="stage pixel: the classes to draw"
+    )
+    _option(watching, "grid-vae", str, "", "directory of the VAE that decodes them")
+    watching.add_argument(
+        "--profile", type=_span, default=(), metavar="START:STOP", help="trace these steps, the last one excluded"
+    )
+
+
+def _span(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not START:STOP, such as 20:25") from None

@@ -83,6 +83,7 @@ class Recipe:
     ema: EmaConfig
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     stage: str = ""  # of training.stages, empty for none
+    held_out: float = 0.0  # share of samples kept out of training, see training.data.held_out
     reading: Reading | None = None  # how a DiT becomes the PixArt that training starts from; None where none does
 
     def __post_init__(self) -> None:
@@ -99,6 +100,7 @@ class Recipe:
             (learn.clip > 0, f"--clip {learn.clip} is no norm. Use a number above 0, or inf."),
             (0 <= learn.weight_decay < math.inf, f"--weight-decay {learn.weight_decay}: use a number from 0 up."),
             (learn.warmup_steps >= 0, f"--warmup {learn.warmup_steps} is negative. Use 0 for none."),
+            (0 <= self.held_out < 1, f"--held-out {self.held_out} is no share. Use 0 for none, and less than 1."),
             (0 <= self.seed < 2**64, f"--seed {self.seed} does not fit. Use a whole number from 0 to 2**64 - 1."),
         ):
             if not holds:
@@ -142,6 +144,13 @@ class RunConfig:
     compile: bool = False  # the blocks, by torch.compile
     checkpoint_activations: bool = False  # the backward pass computes each block anew
     shard: bool = False  # split weights, averages and optimiser over the ranks
+    validate_every: int = 0  # steps between looks at the held-out loss, 0 for none
+    validate_samples: int = 256  # most held-out samples that are looked at
+    grid_every: int = 0  # steps between pictures, 0 for none
+    grid_prompts: str = ""  # file of pipelines.prompts
+    grid_classes: tuple[int, ...] = ()  # in place of it, of a model of classes
+    grid_vae: str = ""  # directory of the VAE that decodes them
+    profile: tuple[int, ...] = ()  # first step to trace, and the one after the last; empty for none
     about: tuple[str, ...] = ()  # what the settings come to, in lines for people
 
     def __post_init__(self) -> None:
@@ -153,10 +162,32 @@ class RunConfig:
             raise UserError("--threads and --max-corrupt cannot be negative. Use 0 for none.")
         if not self.cache_gb > 0:
             raise UserError(f"--cache-gb {self.cache_gb} holds nothing. Use more, or leave out --cache.")
+        self._check_watching()
         counts = ("steps", "micro_batch", "prefetch", "log_every", "save_every", "keep_checkpoints")
         for name in (*counts, "max_skipped", "power_ema_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small. Use at least 1.")
+
+    def _check_watching(self) -> None:
+        classes, span = isinstance(self.recipe.model, DitConfig), self.profile
+        for holds, mistake in (
+            (self.validate_every >= 0 and self.grid_every >= 0, "--validate-every and --grid-every: use 0 for never."),
+            (self.validate_samples >= 1, f"--validate-samples {self.validate_samples} is too small. Use at least 1."),
+            (
+                not self.validate_every or self.recipe.held_out > 0,
+                "--validate-every needs samples that are not trained on. Hold some out, such as --held-out 0.01.",
+            ),
+            (
+                not self.grid_every or (self.grid_vae and (self.grid_classes if classes else self.grid_prompts)),
+                f"--grid-every needs --grid-vae and {'--grid-classes' if classes else '--grid-prompts'}. Give both.",
+            ),
+            (
+                not span or (len(span) == 2 and 1 <= span[0] < span[1]),
+                f"--profile {':'.join(map(str, span))}: give the first step and the one after the last, such as 20:25.",
+            ),
+        ):
+            if not holds:
+                raise UserError(mistake)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

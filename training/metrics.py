@@ -10,6 +10,7 @@ One record a line of `metrics.jsonl`:
     grad_norm, lr           of the last
     seconds, data_wait      wall time, and how much of it rank 0's loop stood waiting for a batch
     skipped                 steps skipped for a non-finite gradient, since the run began
+    skipped_steps           their numbers, of those that the record covers; pipelines.train replay looks into them
     corrupt                 samples left out because they are damaged, since the run began
     corrupt_samples         what was wrong with each of those that the record covers
     peak_memory             bytes on rank 0 so far: of the GPU, else of the process
@@ -17,6 +18,7 @@ One record a line of `metrics.jsonl`:
                             padded); only where rank 0's GPU is of a known kind, and all are taken to be like it
 """
 
+import contextlib
 import itertools
 import json
 import math
@@ -31,7 +33,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -44,6 +48,7 @@ from training.flops import mfu, peak_bf16
 from training.gradient import Accumulated
 
 METRICS: Final = "metrics.jsonl"
+VALIDATION: Final = "validation.jsonl"
 SUMMARY: Final = "summary.json"
 _TERMS: Final = 3  # loss, mse, vb; then the gradient's norm
 _ENDS: Final = 10  # steps at each end of the run that the summary compares
@@ -116,6 +121,18 @@ class Window:
             self._shared = self.corrupt
         return self.faults
 
+    def skipped_steps(self, step: int) -> list[int]:
+        """The numbers, counted from 1, of settled steps up to `step` whose gradient was not finite."""
+        first = step - len(self.rows) + 1
+        return [first + at for at, row in enumerate(self.rows) if not math.isfinite(row[_TERMS])]
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done within takes none of the line's time."""
+        began = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - began
+
     def restart(self) -> None:
         """Begin a new line."""
         self.rows.clear()
@@ -142,6 +159,7 @@ class Window:
             "seconds": seconds,
             "data_wait": self.data_wait,
             "skipped": self.skipped,
+            "skipped_steps": self.skipped_steps(step),
             "corrupt": self.corrupt,
             "corrupt_samples": self.faults,
             "peak_memory": _peak_memory(self._world.device),
@@ -153,8 +171,10 @@ class MetricsLog:
     """Rank 0's record of a run. Records from beyond `step`, left by a killed process, are cut off when it is opened."""
 
     def __init__(self, run: Path, step: int, images: int) -> None:
-        _cut(run / METRICS, step)
+        for name in (METRICS, VALIDATION):
+            _cut(run / name, step)
         self._file = (run / METRICS).open("a")
+        self._validation = (run / VALIDATION).open("a")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=images + 1)
 
     def write(self, record: dict[str, Any]) -> None:
@@ -173,13 +193,30 @@ class MetricsLog:
         self._board.add_scalar("speed/images_per_second", rate, record["images"])
         self._board.add_scalar("speed/data_wait_share", record["data_wait"] / record["seconds"], record["images"])
 
+    def write_validation(self, record: dict[str, Any]) -> None:
+        """Append the held-out losses to `validation.jsonl`: see training.validation."""
+        self._validation.write(json.dumps(record) + "\n")
+        self._validation.flush()
+        for kind in ("raw", "ema"):
+            for name in ("loss", "mse", "vb"):
+                self._board.add_scalar(f"held_out_{kind}/{name}", record[kind][name], record["images"])
+            for at in record[kind]["by_timestep"]:
+                name = f"held_out_{kind}_mse_by_timestep/{at['timestep']:g}"
+                self._board.add_scalar(name, at["mse"], record["images"])
+
+    def write_pictures(self, pictures: NDArray[np.uint8], images: int) -> None:
+        """Show a grid of pictures [H, W, 3]."""
+        self._board.add_image("grid", pictures, images, dataformats="HWC")
+
     def sync(self) -> None:
         """Put the records on the disk: before a checkpoint that starts where they end."""
-        os.fsync(self._file.fileno())
+        for file in (self._file, self._validation):
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         """Flush everything to its file."""
         self._file.close()
+        self._validation.close()
         self._board.close()
 
 

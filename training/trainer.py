@@ -20,6 +20,7 @@ from training import post_hoc_ema
 from training.config import RunConfig
 from training.contents import content_of
 from training.data.cache import Cache
+from training.data.held_out import without_held_out
 from training.data.manifest import Manifest
 from training.data.plan import Plan, PlanState, accumulation_of, require_shares
 from training.data.prefetch import Prefetcher, Share, micro_batches
@@ -37,6 +38,7 @@ from training.parallel import over_ranks
 from training.run_directory import Say, open_run, write_summary
 from training.saving import Saver
 from training.stopping import StopSignals, interrupted
+from training.watching import ProfileWindow, Watching
 from training.weights import load_any_weights
 
 _STOP: Final = 1000  # beyond all numbers of signals
@@ -87,7 +89,7 @@ class Training:
         self._run = Path(config.out)
         self._network = network_of(recipe.model)
         self._network.require(manifest)
-        self._plan = Plan(manifest.population(), recipe.seed, recipe.policy)
+        self._plan = Plan(without_held_out(manifest.population(), recipe.held_out), recipe.seed, recipe.policy)
         require_shares(self._plan, config.micro_batch, world.size)
         torch.manual_seed(recipe.seed)
         self._model = self._network.build().to(world.device).train()
@@ -140,8 +142,11 @@ class Training:
             batches = stack.enter_context(contextlib.closing(self._batches(range(step, config.steps))))
             log = stack.enter_context(contextlib.closing(MetricsLog(self._run, step, images))) if first else None
             stack.callback(self._saver.close, self._say)
+            trace = stack.enter_context(ProfileWindow(self._run, world.rank, config.profile))
+            watching = Watching(config, self._manifest, world, self._say)
             stream, window = iter(batches), Window(world, state)
             while step < config.steps:
+                trace.before(step + 1)
                 try:
                     done = self._gradient.accumulate(model, stream)
                     asked = world.largest(self._asked(done.faults, signals))
@@ -159,6 +164,8 @@ class Training:
                 ends = step == config.steps or bool(asked)
                 if step % config.log_every == 0 or ends:
                     self._log(step, images, window, log)
+                if watching.due(step):
+                    self._look(step, images, watching, window, log)
                 if step % config.save_every == 0 or self._keeps_averages(step) or ends:
                     self._save(self._plan.state(step, images), window, log)
                 if ends:
@@ -184,6 +191,12 @@ class Training:
         """Whether power-function averages are to outlive the checkpoint of this step."""
         return bool(self._averages.power) and step % self._config.power_ema_every == 0
 
+    def _look(self, step: int, images: int, watching: Watching, window: Window, log: MetricsLog | None) -> None:
+        """Validation and pictures, whose time is not training's."""
+        self._saver.release()
+        with window.paused():
+            watching.look(step, images, self._model, self._averages.ema, log)
+
     def _stops(self, faults: Sequence[Fault]) -> bool:
         """Whether samples that could not be read end the run. Storage that does not answer always does."""
         return any(self._config.on_corrupt == "stop" or not fault.damaged for fault in faults)
@@ -204,6 +217,8 @@ class Training:
         window.settle()
         for fault in window.share_faults():
             self._say(f"left out: {fault}")
+        for skipped in window.skipped_steps(step):
+            self._say(f"step {skipped:,} skipped, its gradient is not finite. Look into it: {self._replay(skipped)}")
         self._guard(step, window)
         if log is not None:
             record = window.record(step, images, learning_rate(self._recipe.optimiser, step - 1))
@@ -215,7 +230,8 @@ class Training:
         if window.longest_streak >= self._config.max_skipped:
             raise GuardError(
                 f"{window.longest_streak} steps in a row up to step {step} had a gradient that is not finite, and were "
-                f"skipped. Lower --lr or look at the data; the last checkpoint is in {self._run}."
+                f"skipped. Lower --lr or look at the data; the last checkpoint is in {self._run}. Look into one: "
+                f"{self._replay(step)}."
             )
 
         if window.corrupt > self._config.max_corrupt:
@@ -223,6 +239,9 @@ class Training:
                 f"{window.corrupt} damaged samples were left out up to step {step}, more than --max-corrupt "
                 f"{self._config.max_corrupt} allows. Make them again, see {self._run / METRICS}; or allow more."
             )
+
+    def _replay(self, step: int) -> str:
+        return f"python -m pipelines.train replay --out {self._run} --step {step}"
 
     def _save(self, plan: PlanState, window: Window, log: MetricsLog | None) -> None:
         window.settle()

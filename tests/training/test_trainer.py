@@ -10,53 +10,26 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import LEARN, MODEL, configured
 
 from schemas.errors import ExitCode, GuardError, InterruptedJobError, StorageError, UserError
 from training import saving
 from training.checkpoint import file_digest
-from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig
+from training.config import EmaConfig, RunConfig
 from training.data.manifest import Manifest, open_manifest
-from training.data.mixture import Source
-from training.data.policy import Policy
 from training.diffusion.config import ObjectiveConfig, from_metadata, to_metadata
 from training.diffusion.objective import Diffusion
 from training.metrics import read_metrics
-from training.models.config import PixArtConfig
 from training.post_hoc_ema import FOLDER
 from training.sampling import sample
 from training.trainer import train
 from training.weights import load_model, load_weights
-
-MODEL = PixArtConfig(depth=2, hidden=32, heads=2, caption_channels=32, text_tokens=12, position_base=4)
-LEARN = OptimiserConfig(lr=1e-3, warmup_steps=2, clip=1.0)
 
 
 @pytest.fixture
 def manifest(write_features: Callable[..., Any]) -> Manifest:
     made = write_features(buckets={(64, 64): 9, (32, 96): 5})
     return open_manifest(str(made.latents), str(made.text))
-
-
-def configure(manifest: Manifest, out: Path, steps: int = 6, **changes: Any) -> RunConfig:
-    recipe = Recipe(manifest.digest, MODEL, "", 0, Policy(4, caption_drop=0.1), "fp32", LEARN, EmaConfig())
-    config = RunConfig(
-        recipe=recipe,
-        sources=(Source("", "latents", ("text",)),),
-        out=str(out),
-        max_unmatched=0.0,
-        manifest_cache="",
-        init_from="",
-        steps=steps,
-        micro_batch=4,
-        device="cpu",
-        threads=2,
-        prefetch=2,
-        log_every=2,
-        save_every=3,
-        keep_checkpoints=20,
-        max_skipped=3,
-    )
-    return dataclasses.replace(config, **changes)
 
 
 def run(config: RunConfig, manifest: Manifest) -> list[str]:
@@ -92,7 +65,7 @@ def step_losses(run: Path) -> list[float]:
 
 
 def test_training_lowers_the_loss_and_leaves_weights_and_a_summary(manifest: Manifest, tmp_path: Path) -> None:
-    summary = train(configure(manifest, tmp_path / "run", steps=40, save_every=40), manifest, lambda _: None)
+    summary = train(configured(manifest, tmp_path / "run", steps=40, save_every=40), manifest, lambda _: None)
     assert (summary.steps, summary.images_seen, summary.skipped_steps) == (40, 160, 0)
     assert summary.first_loss is not None
     assert summary.last_loss is not None
@@ -116,9 +89,9 @@ def test_training_lowers_the_loss_and_leaves_weights_and_a_summary(manifest: Man
 def test_a_run_resumed_at_any_step_ends_bitwise_as_if_undisturbed(
     manifest: Manifest, tmp_path: Path, broken_off: int
 ) -> None:
-    run(configure(manifest, tmp_path / "whole"), manifest)
-    run(configure(manifest, tmp_path / "parts", steps=broken_off), manifest)
-    said = run(configure(manifest, tmp_path / "parts"), manifest)
+    run(configured(manifest, tmp_path / "whole"), manifest)
+    run(configured(manifest, tmp_path / "parts", steps=broken_off), manifest)
+    said = run(configured(manifest, tmp_path / "parts"), manifest)
     assert f"going on from step {broken_off}" in said[0]
     assert saved(tmp_path / "parts", 6) == saved(tmp_path / "whole", 6)
     assert step_losses(tmp_path / "parts") == step_losses(tmp_path / "whole")
@@ -126,7 +99,7 @@ def test_a_run_resumed_at_any_step_ends_bitwise_as_if_undisturbed(
 
 def test_saving_beside_training_gives_the_bytes_of_saving_at_a_standstill(manifest: Manifest, tmp_path: Path) -> None:
     for background in (True, False):
-        run(configure(manifest, tmp_path / str(background), save_every=1, background=background), manifest)
+        run(configured(manifest, tmp_path / str(background), save_every=1, background=background), manifest)
     for step in range(1, 7):
         assert saved(tmp_path / "True", step) == saved(tmp_path / "False", step)
     assert step_losses(tmp_path / "True") == step_losses(tmp_path / "False")
@@ -141,9 +114,9 @@ def averaging(config: RunConfig) -> RunConfig:
 def test_power_function_averages_go_on_bitwise_and_their_snapshots_outlive_checkpoints(
     manifest: Manifest, tmp_path: Path, broken_off: int
 ) -> None:
-    run(averaging(configure(manifest, tmp_path / "whole")), manifest)
-    run(averaging(configure(manifest, tmp_path / "parts", steps=broken_off)), manifest)
-    run(averaging(configure(manifest, tmp_path / "parts")), manifest)
+    run(averaging(configured(manifest, tmp_path / "whole")), manifest)
+    run(averaging(configured(manifest, tmp_path / "parts", steps=broken_off)), manifest)
+    run(averaging(configured(manifest, tmp_path / "parts")), manifest)
     whole, parts = saved(tmp_path / "whole", 6), saved(tmp_path / "parts", 6)
     assert parts == whole
     assert {"ema-power-0.05.safetensors", "ema-power-0.1.safetensors"} < whole.keys()
@@ -165,7 +138,7 @@ def test_a_disk_that_fills_while_training_goes_on_ends_the_run_at_the_next_step(
         save(path, *rest)
 
     monkeypatch.setattr(saving, "save_weights", full_at_step_2)
-    config = configure(manifest, tmp_path / "run", save_every=1, log_every=1)
+    config = configured(manifest, tmp_path / "run", save_every=1, log_every=1)
     said: list[str] = []
     with pytest.raises(StorageError, match="no room"):
         train(config, manifest, said.append)
@@ -173,39 +146,39 @@ def test_a_disk_that_fills_while_training_goes_on_ends_the_run_at_the_next_step(
     steps = [int(line.split("/")[0].removeprefix("step ")) for line in said if line.startswith("step ")]
     assert steps[-1] in (2, 3)  # the third may be done by the time that the second's save fails
     run(config, manifest)
-    run(configure(manifest, tmp_path / "whole"), manifest)
+    run(configured(manifest, tmp_path / "whole"), manifest)
     assert saved(tmp_path / "run", 6) == saved(tmp_path / "whole", 6)
 
 
 def test_a_run_resumed_from_an_older_checkpoint_trains_the_lost_steps_again(manifest: Manifest, tmp_path: Path) -> None:
-    run(configure(manifest, tmp_path / "run"), manifest)
+    run(configured(manifest, tmp_path / "run"), manifest)
     before, losses = saved(tmp_path / "run", 6), step_losses(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000006")
-    run(configure(manifest, tmp_path / "run"), manifest)
+    run(configured(manifest, tmp_path / "run"), manifest)
     assert saved(tmp_path / "run", 6) == before
     assert step_losses(tmp_path / "run") == losses
 
 
 def test_a_damaged_checkpoint_is_said_and_the_run_still_ends_the_same(manifest: Manifest, tmp_path: Path) -> None:
-    run(configure(manifest, tmp_path / "run"), manifest)
+    run(configured(manifest, tmp_path / "run"), manifest)
     before = saved(tmp_path / "run", 6)
     (tmp_path / "run" / "checkpoints" / "step-00000006" / "optimiser.safetensors").write_bytes(b"")
-    said = run(configure(manifest, tmp_path / "run"), manifest)
+    said = run(configured(manifest, tmp_path / "run"), manifest)
     assert "step-00000006 is damaged (optimiser.safetensors has 0 bytes" in said[0]
     assert saved(tmp_path / "run", 6) == before
 
 
 def test_accumulation_changes_the_losses_only_in_the_last_digits(manifest: Manifest, tmp_path: Path) -> None:
-    run(configure(manifest, tmp_path / "one"), manifest)
+    run(configured(manifest, tmp_path / "one"), manifest)
     for micro_batch in (1, 2, 3):
         out = tmp_path / f"accumulated-{micro_batch}"
-        run(configure(manifest, out, micro_batch=micro_batch), manifest)
+        run(configured(manifest, out, micro_batch=micro_batch), manifest)
         assert step_losses(out) == pytest.approx(step_losses(tmp_path / "one"), rel=1e-5)
 
 
 def test_threads_prefetch_and_cadence_do_not_change_a_bit(manifest: Manifest, tmp_path: Path) -> None:
-    run(configure(manifest, tmp_path / "a"), manifest)
-    run(configure(manifest, tmp_path / "b", threads=7, prefetch=5, log_every=5, save_every=1), manifest)
+    run(configured(manifest, tmp_path / "a"), manifest)
+    run(configured(manifest, tmp_path / "b", threads=7, prefetch=5, log_every=5, save_every=1), manifest)
     assert saved(tmp_path / "a", 6) == saved(tmp_path / "b", 6)
 
 
@@ -220,8 +193,8 @@ def test_threads_prefetch_and_cadence_do_not_change_a_bit(manifest: Manifest, tm
 def test_a_signal_saves_at_the_next_step_and_the_same_command_goes_on(
     manifest: Manifest, tmp_path: Path, number: signal.Signals, code: ExitCode
 ) -> None:
-    run(configure(manifest, tmp_path / "whole"), manifest)
-    config = configure(manifest, tmp_path / "run")
+    run(configured(manifest, tmp_path / "whole"), manifest)
+    config = configured(manifest, tmp_path / "run")
 
     def ask_to_stop(line: str) -> None:
         if line.startswith("step 2/"):
@@ -252,7 +225,7 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, {2, 4})
-    said = run(configure(manifest, tmp_path / "run", save_every=1), manifest)
+    said = run(configured(manifest, tmp_path / "run", save_every=1), manifest)
     for skipped in (2, 4):
         assert tensors(tmp_path / "run", skipped - 1) == tensors(tmp_path / "run", skipped)
     assert tensors(tmp_path / "run", 3) != tensors(tmp_path / "run", 2)
@@ -265,7 +238,7 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run(
 ) -> None:
     spoil(monkeypatch, {2, 3, 4})
     with pytest.raises(GuardError, match="3 steps in a row up to step 4") as stopped:
-        run(configure(manifest, tmp_path / "run"), manifest)
+        run(configured(manifest, tmp_path / "run"), manifest)
     assert stopped.value.exit_code == ExitCode.STOPPED
 
 
@@ -281,7 +254,7 @@ def test_gpu_memory_that_runs_out_is_told_in_one_line_wherever_it_does(
         with monkeypatch.context() as patched:
             patched.setattr(place, full)
             with pytest.raises(UserError, match=r"4 samples at a time\. Lower --micro-batch") as caught:
-                run(configure(manifest, tmp_path / str(number)), manifest)
+                run(configured(manifest, tmp_path / str(number)), manifest)
         assert "\n" not in str(caught.value)
 
 
@@ -291,11 +264,11 @@ def test_a_machine_that_does_not_share_the_run_directory_is_told_so(
     elsewhere = tmp_path / "not here" / "step-00000003"
     monkeypatch.setattr("training.distributed.World.on_first", lambda *_: elsewhere)
     with pytest.raises(UserError, match="that all machines share"):
-        run(configure(manifest, tmp_path / "run"), manifest)
+        run(configured(manifest, tmp_path / "run"), manifest)
 
 
 def test_a_changed_recipe_is_refused_with_the_difference(manifest: Manifest, tmp_path: Path) -> None:
-    config = configure(manifest, tmp_path / "run")
+    config = configured(manifest, tmp_path / "run")
     run(config, manifest)
     recipe = dataclasses.replace(config.recipe, seed=1, optimiser=dataclasses.replace(LEARN, lr=2e-3))
     with pytest.raises(UserError, match=r"seed was 0, now 1; optimiser\.lr was 0\.001, now 0\.002"):
@@ -305,7 +278,7 @@ def test_a_changed_recipe_is_refused_with_the_difference(manifest: Manifest, tmp
 def test_ranks_that_see_other_data_are_refused(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure(manifest, tmp_path / "run")
+    config = configured(manifest, tmp_path / "run")
     other = dataclasses.replace(config.recipe, manifest_digest="other")
     monkeypatch.setattr("training.distributed.World.from_first", lambda _, value: other if value else value)
     with pytest.raises(UserError, match="rank 0 sees other data"):
@@ -318,12 +291,12 @@ def test_the_directory_of_a_data_set_or_a_model_is_refused_and_left_alone(manife
         out.mkdir()
         (out / name).write_text(content)
         with pytest.raises(UserError, match="Choose another --out"):
-            run(configure(manifest, out), manifest)
+            run(configured(manifest, out), manifest)
         assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, content)]
 
 
 def test_a_start_that_never_made_a_step_does_not_bind_the_next(manifest: Manifest, tmp_path: Path) -> None:
-    config = configure(manifest, tmp_path / "run", steps=1)
+    config = configured(manifest, tmp_path / "run", steps=1)
     impossible = dataclasses.replace(config.recipe, model=dataclasses.replace(MODEL, in_channels=3))
     with pytest.raises(RuntimeError):
         run(dataclasses.replace(config, recipe=impossible), manifest)
@@ -332,7 +305,7 @@ def test_a_start_that_never_made_a_step_does_not_bind_the_next(manifest: Manifes
 
 
 def test_a_finished_run_says_that_there_is_nothing_to_do(manifest: Manifest, tmp_path: Path) -> None:
-    config = configure(manifest, tmp_path / "run")
+    config = configured(manifest, tmp_path / "run")
     run(config, manifest)
     before = (tmp_path / "run" / "weights" / "ema.safetensors").read_bytes()
     shutil.rmtree(tmp_path / "run" / "weights")
@@ -343,10 +316,10 @@ def test_a_finished_run_says_that_there_is_nothing_to_do(manifest: Manifest, tmp
 
 
 def test_training_starts_from_given_weights(manifest: Manifest, tmp_path: Path) -> None:
-    run(configure(manifest, tmp_path / "first"), manifest)
+    run(configured(manifest, tmp_path / "first"), manifest)
     weights = tmp_path / "first" / "weights" / "ema.safetensors"
     still = dataclasses.replace(LEARN, lr=1e-30)
-    config = configure(manifest, tmp_path / "second", steps=1, init_from=str(weights))
+    config = configured(manifest, tmp_path / "second", steps=1, init_from=str(weights))
     run(dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, optimiser=still)), manifest)
     start = load_weights(weights)[1]
     for name, tensor in load_weights(tmp_path / "second" / "weights" / "raw.safetensors")[1].items():
@@ -354,16 +327,16 @@ def test_training_starts_from_given_weights(manifest: Manifest, tmp_path: Path) 
 
 
 def test_weights_of_another_shape_are_refused_with_the_tensors_named(manifest: Manifest, tmp_path: Path) -> None:
-    run(configure(manifest, tmp_path / "first"), manifest)
+    run(configured(manifest, tmp_path / "first"), manifest)
     weights = str(tmp_path / "first" / "weights" / "ema.safetensors")
-    config = configure(manifest, tmp_path / "second", init_from=weights)
+    config = configured(manifest, tmp_path / "second", init_from=weights)
     deeper = dataclasses.replace(config.recipe, model=dataclasses.replace(MODEL, depth=3))
     with pytest.raises(UserError, match=r"tensors do not fit the model \(blocks\.2\."):
         run(dataclasses.replace(config, recipe=deeper), manifest)
 
 
 def test_bf16_autocast_trains_on_a_cpu_too(manifest: Manifest, tmp_path: Path) -> None:
-    config = configure(manifest, tmp_path / "run", steps=2)
+    config = configured(manifest, tmp_path / "run", steps=2)
     run(dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, precision="bf16")), manifest)
     assert all(loss > 0 for loss in step_losses(tmp_path / "run"))
 
@@ -386,7 +359,7 @@ def aimed(config: RunConfig, objective: ObjectiveConfig) -> RunConfig:
 def test_every_objective_trains_goes_on_bitwise_after_a_loss_and_is_sampled(
     manifest: Manifest, tmp_path: Path, objective: ObjectiveConfig
 ) -> None:
-    config = aimed(configure(manifest, tmp_path / "run", micro_batch=3), objective)
+    config = aimed(configured(manifest, tmp_path / "run", micro_batch=3), objective)
     run(config, manifest)
     weights, metrics = saved(tmp_path / "run", 6), records(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000006")  # step 3 is in the middle of a record
@@ -405,15 +378,15 @@ def test_every_objective_trains_goes_on_bitwise_after_a_loss_and_is_sampled(
 
 def test_objectives_train_differently_and_are_not_exchanged_within_a_run(manifest: Manifest, tmp_path: Path) -> None:
     for name, objective in OBJECTIVES.items():
-        run(aimed(configure(manifest, tmp_path / name, steps=2), objective), manifest)
+        run(aimed(configured(manifest, tmp_path / name, steps=2), objective), manifest)
     assert len({tuple(step_losses(tmp_path / name)) for name in OBJECTIVES}) == len(OBJECTIVES)
     with pytest.raises(UserError, match=r"objective\.prediction was epsilon, now v; objective\.zero_terminal_snr"):
-        run(aimed(configure(manifest, tmp_path / "epsilon"), OBJECTIVES["v"]), manifest)
+        run(aimed(configured(manifest, tmp_path / "epsilon"), OBJECTIVES["v"]), manifest)
 
 
 def test_a_run_from_before_there_was_a_choice_of_objectives_goes_on(manifest: Manifest, tmp_path: Path) -> None:
-    run(configure(manifest, tmp_path / "whole"), manifest)
-    run(configure(manifest, tmp_path / "run", steps=3), manifest)
+    run(configured(manifest, tmp_path / "whole"), manifest)
+    run(configured(manifest, tmp_path / "run", steps=3), manifest)
     folder = tmp_path / "run" / "checkpoints" / "step-00000003"
     for name, added in (("recipe.json", ("objective",)), ("state.json", ("bins", "flops"))):
         older = {key: value for key, value in json.loads((folder / name).read_text()).items() if key not in added}
@@ -422,13 +395,13 @@ def test_a_run_from_before_there_was_a_choice_of_objectives_goes_on(manifest: Ma
     for file in listed["files"]:
         file |= {"bytes": (folder / file["name"]).stat().st_size, "digest": file_digest(folder / file["name"])}
     (folder / "manifest.json").write_text(json.dumps(listed))
-    said = run(configure(manifest, tmp_path / "run"), manifest)
+    said = run(configured(manifest, tmp_path / "run"), manifest)
     assert "going on from step 3" in said[0]
     assert saved(tmp_path / "run", 6) == saved(tmp_path / "whole", 6)
 
 
 def test_the_loss_by_timestep_is_that_of_the_whole_and_no_step_counts_twice(manifest: Manifest, tmp_path: Path) -> None:
-    run(configure(manifest, tmp_path / "run", log_every=6), manifest)
+    run(configured(manifest, tmp_path / "run", log_every=6), manifest)
     (record,) = read_metrics(tmp_path / "run")
     found = record["loss_by_timestep"]
     assert list(found) == ["0-100", "100-250", "250-500", "500-750", "750+"]

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from schemas.errors import UserError
 from training.data.collate import Features
 from training.data.draws import draw
+from training.data.held_out import HELD_OUT_SEED, held_out_draws
 from training.data.manifest import Manifest
 from training.data.plan import GlobalBatch
-from training.data.randomness import Purpose, uniform
 from training.data.sources import Facts
 from training.diffusion.config import FLOW, ObjectiveConfig
 from training.diffusion.objective import FLOW_TIME, make_objective
 from training.diffusion.schedule import TIMESTEPS
 from training.network import Network
 
-LOSS_SEED: Final = 0x6C6F_7373
+LOSS_SEED: Final = HELD_OUT_SEED
 """Apart from the seeds that people give to training, so that a model has not been trained on these very noises."""
 
 
@@ -70,9 +70,7 @@ def held_out_rows(manifest: Manifest, count: int, seed: int) -> NDArray[np.int64
     """`count` rows of the manifest, all for 0: those whose ids hash lowest under `seed`, in order of rows."""
     if not count or count >= len(manifest):
         return np.arange(len(manifest))
-    visits = np.zeros(len(manifest), np.int64)
-    drawn = uniform(seed, visits, manifest.sample, Purpose.HELD_OUT)
-    return np.sort(np.argsort(drawn, kind="stable")[:count])
+    return np.sort(np.argsort(held_out_draws(manifest.sample, seed), kind="stable")[:count])
 
 
 def held_out_batches(manifest: Manifest, rows: NDArray[np.int64], batch: int) -> Iterator[GlobalBatch]:
@@ -110,14 +108,17 @@ class HeldOut:
 
         Raises `UserError` for a sample that cannot be read: a mean over the others would be another number.
         """
-        found = []
-        for features in batches:
-            if features.faults:
-                raise UserError(f"{features.faults[0].message} Mend the data, or leave the sample out with --select.")
-            found.append(np.stack([self._losses(model, features, place) for place in range(len(self.timesteps))]))
-        return summarised(np.concatenate(found, axis=2), self.timesteps.tolist(), self.seed)
+        found = np.concatenate([self.losses(model, features) for features in batches], axis=2)
+        return summarised(found, self.timesteps.tolist(), self.seed)
 
-    def _losses(self, model: nn.Module, features: Features, place: int) -> NDArray[np.float64]:
+    @torch.no_grad()
+    def losses(self, model: nn.Module, features: Features) -> NDArray[np.float64]:
+        """Total, mse and vb of each sample of a batch at each timestep: [K, 3, B]. Raises as `measure` does."""
+        if features.faults:
+            raise UserError(f"{features.faults[0].message} Mend the data, or leave the sample out with --select.")
+        return np.stack([self._at(model, features, place) for place in range(len(self.timesteps))])
+
+    def _at(self, model: nn.Module, features: Features, place: int) -> NDArray[np.float64]:
         """Total, mse and vb of each sample at timestep number `place`: [3, B]."""
         objective, timestep = make_objective(self.objective), self.timesteps[place]
         here = replace(features, visits=torch.full_like(features.visits, place))
