@@ -95,10 +95,13 @@ def train(options: argparse.Namespace, rank: int) -> None:
 
 
 def _tell_summary(run: str, rank: int) -> None:
+    from training.cost import read_cost, total
+    from training.cost_tables import summary_rows
     from training.metrics import summarise, table
 
     if rank == 0:
-        print(table(summarise(Path(run))), flush=True)
+        cost = summary_rows(total([read_cost(Path(run))]))
+        print("\n".join([table(summarise(Path(run))), *(f"{name:<22}{value:>14}" for name, value in cost)]), flush=True)
 
 
 def stage_of(options: argparse.Namespace) -> tuple[Stage, Stage]:

@@ -19,6 +19,7 @@ from training import checkpoint as ckpt
 from training import post_hoc_ema
 from training.config import RunConfig
 from training.contents import content_of
+from training.cost import CostMeter
 from training.data.cache import Cache
 from training.data.held_out import without_held_out
 from training.data.manifest import Manifest
@@ -87,6 +88,7 @@ class Training:
         recipe = config.recipe
         self._config, self._recipe, self._manifest, self._world, self._say = config, recipe, manifest, world, say
         self._run = Path(config.out)
+        self._cost = CostMeter(self._run, world)
         self._network = network_of(recipe.model)
         self._network.require(manifest)
         self._plan = Plan(without_held_out(manifest.population(), recipe.held_out), recipe.seed, recipe.policy)
@@ -136,6 +138,7 @@ class Training:
         """Train from `state` to the last step, or until a signal; its number, else 0."""
         config, world, step, images = self._config, self._world, state.plan.step, state.plan.images_seen
         model, first = self._over_ranks(), world.rank == 0
+        self._cost.start(images)
         for said in (self._header(step), *config.about, self._recipe.policy.describe()):
             self._say(said)
         with contextlib.ExitStack() as stack:
@@ -224,6 +227,7 @@ class Training:
             record = window.record(step, images, learning_rate(self._recipe.optimiser, step - 1))
             log.write(record)
             self._say(line(record, self._config.steps))
+        self._cost.tick(images)
         window.restart()
 
     def _guard(self, step: int, window: Window) -> None:
@@ -257,6 +261,7 @@ class Training:
             self._run / post_hoc_ema.FOLDER if kept else None,
         )
         self._saver.save(content, log.sync if log is not None else lambda: None)
+        self._cost.settle(plan.images_seen)
 
     def _over_ranks(self) -> nn.Module:
         smallest = smallest_batch(self._recipe.model, self._world.device)

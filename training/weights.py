@@ -1,6 +1,7 @@
 """Weights files: one safetensors file with the model's configuration inside, for sampling and for hand-off."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,6 +121,18 @@ def load_any_weights(
 ) -> tuple[PixArtConfig | DitConfig, dict[str, Tensor], dict[str, str]]:
     """`load_weights` for either kind of model."""
     return load_dit_weights(path) if holds_dit(path) else load_weights(path)
+
+
+def parameters_in(path: str | os.PathLike[str]) -> int:
+    """How many numbers a weights file holds. Raises `UserError` if it is no readable safetensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: not a readable safetensors file ({_one_line(error)}). Copy or export it again."
+        ) from None
 
 
 def holds_dit(path: str | os.PathLike[str]) -> bool:
