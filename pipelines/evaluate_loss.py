@@ -27,6 +27,13 @@ def add(parts: "argparse._SubParsersAction[Any]") -> None:
     add_weights_arguments(command)
     add_data_arguments(command)
     command.add_argument("--count", type=int, default=1024, metavar="N", help="samples, 0 for all (default 1024)")
+    command.add_argument(
+        "--held-out",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of the data that was trained on, those which this --held-out kept apart (default 0: the data is other)",
+    )
     command.add_argument("--timesteps", type=positive, default=10, metavar="K", help="even grid (default 10)")
     command.add_argument("--batch", type=positive, default=32, help="samples at a time (default 32)")
     command.add_argument("--threads", type=int, default=8, help="threads that read samples (default 8)")
@@ -60,10 +67,11 @@ def act(options: argparse.Namespace) -> int:
     measure = HeldOut(network, objective, manifest.facts, timesteps.to(device), autocast=device.type == "cuda")
     with _features(options, network.with_null(manifest, model), device.type) as batches:
         found = measure.measure(model, batches)
+    held_out = f" (held out: {options.held_out:g})" if options.held_out else ""
     precision = "bf16" if measure.autocast else "fp32"
     told = (
         ("weights", f"{weights} ({metadata['kind']}, after {metadata['images_seen']} images), {file_digest(weights)}"),
-        ("data", f"{manifest.digest}, {found.samples:,} of {len(manifest):,} samples, {precision}"),
+        ("data", f"{manifest.digest}, {found.samples:,} of {len(manifest):,} samples{held_out}, {precision}"),
         ("predicts", f"{objective.prediction}; noise of seed {found.seed}"),
     )
     print(table(found, told))
@@ -95,7 +103,7 @@ def _features(options: argparse.Namespace, manifest: "Manifest", device: str) ->
     from training.data.reader import Reader
     from training.evaluation.loss import LOSS_SEED, held_out_batches, held_out_rows
 
-    rows = held_out_rows(manifest, options.count, LOSS_SEED)
+    rows = held_out_rows(manifest, options.count, LOSS_SEED, options.held_out)
     work = held_out_batches(manifest, rows, options.batch)
     read = Prefetcher(manifest, Reader(manifest), work, options.threads, 2, torch.device(device))
     progress = ProgressLine("samples", len(rows))

@@ -14,6 +14,9 @@ from schemas.errors import DatasetError
 
 _METRICS: Final = "metrics.jsonl"
 _SUMMARY: Final = "summary.json"
+_COST: Final = "cost.json"
+_DAY: Final = 86_400.0
+_KILOWATT_HOUR: Final = 3.6e6  # joules
 _POINTS: Final = 512
 
 Points = tuple[tuple[float, float], ...]
@@ -113,7 +116,7 @@ def read_training(url: str) -> TrainingNumbers:
         validation_loss=log.validation_loss.points(),
         images_per_second=log.speed.points(),
         finished=bool(summary),
-        final=_plain(summary) if summary else log.last,
+        final=(_plain(summary) if summary else log.last) | _cost(fs, posixpath.join(root, _COST)),
     )
 
 
@@ -137,6 +140,23 @@ def _json_object(text: str) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _cost(fs: Any, path: str) -> dict[str, float | str | None]:
+    """Device days by name and energy, summed over the run's starts; nothing where the run keeps no such record."""
+    record = _json_object(fs.cat_file(path).decode("utf-8", "replace")) if fs.exists(path) else {}
+    days: dict[str, float] = {}
+    joules: list[float | None] = []
+    for session in (one for one in record.get("sessions") or () if {"devices", "seconds", "joules"} <= one.keys()):
+        for name, count in session["devices"].items():
+            days[name] = days.get(name, 0.0) + count * session["seconds"] / _DAY
+        joules.append(session["joules"])
+    if not days:
+        return {}
+    told = [value for value in joules if value is not None]
+    whole = len(told) == len(joules)
+    energy = f"{sum(told) / _KILOWATT_HOUR:.4g} kWh" if whole else "not told by the driver"
+    return {"device days": " + ".join(f"{value:.4g} {name}" for name, value in days.items()), "energy": energy}
 
 
 def _number(record: Mapping[str, Any], name: str) -> float | None:

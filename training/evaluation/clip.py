@@ -28,7 +28,7 @@ class ClipScore:
     count: int
     cosine: float  # mean, nothing clipped
     cosine_error: float | None  # standard error of it; None for one picture
-    score_100: float  # mean of 100 max(cosine, 0), what torchmetrics and most papers print
+    score_100: float  # mean of 100 max(cosine, 0); torchmetrics clips the mean, not each
     score_hessel: float  # mean of 2.5 max(cosine, 0), the definition of Hessel et al. 2021
     truncated: int  # prompts that CLIP did not read to their end
     template: str

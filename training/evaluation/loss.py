@@ -66,11 +66,18 @@ def grid(objective: ObjectiveConfig, count: int) -> Tensor:
     return (middles * FLOW_TIME).float() if objective.prediction == FLOW else (middles * TIMESTEPS).long()
 
 
-def held_out_rows(manifest: Manifest, count: int, seed: int) -> NDArray[np.int64]:
-    """`count` rows of the manifest, all for 0: those whose ids hash lowest under `seed`, in order of rows."""
-    if not count or count >= len(manifest):
-        return np.arange(len(manifest))
-    return np.sort(np.argsort(held_out_draws(manifest.sample, seed), kind="stable")[:count])
+def held_out_rows(manifest: Manifest, count: int, seed: int, share: float = 0.0) -> NDArray[np.int64]:
+    """`count` rows of the manifest, all for 0: those whose ids hash lowest under `seed`, in order of rows.
+
+    With `share`, only of those that a training with this share held out keeps to itself.
+    Raises `UserError` if there are none.
+    """
+    draws = held_out_draws(manifest.sample, seed)
+    lowest = np.argsort(draws, kind="stable")[: count or len(manifest)]
+    rows = np.sort(lowest[draws[lowest] < share] if share else lowest)
+    if not len(rows):
+        raise UserError(f"--held-out {share:g} holds out none of {len(manifest):,} samples. Is it the training's?")
+    return rows
 
 
 def held_out_batches(manifest: Manifest, rows: NDArray[np.int64], batch: int) -> Iterator[GlobalBatch]:

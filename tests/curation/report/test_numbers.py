@@ -107,3 +107,14 @@ def test_numbers_are_spelt_for_people() -> None:
         "1 h 02 min",
         "2 d 7 h",
     ]
+
+
+def test_a_run_tells_what_all_its_starts_cost(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 0.5}) + "\n")
+    assert "device days" not in read_training(str(tmp_path)).final
+    start = {"devices": {"H100": 8}, "seconds": 43_200.0, "joules": 3.6e6}
+    (tmp_path / "cost.json").write_text(json.dumps({"sessions": [start, start, {"of": "another version"}]}))
+    told = read_training(str(tmp_path)).final
+    assert (told["device days"], told["energy"]) == ("8 H100", "2 kWh")
+    (tmp_path / "cost.json").write_text(json.dumps({"sessions": [start, start | {"joules": None}]}))
+    assert read_training(str(tmp_path)).final["energy"] == "not told by the driver"

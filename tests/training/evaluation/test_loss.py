@@ -98,6 +98,11 @@ def test_the_samples_are_chosen_by_their_names(manifest: Manifest, write_feature
     assert len(set(some.tolist())) == 5
     assert some.tolist() == held_out_rows(manifest, 5, seed=3).tolist() != held_out_rows(manifest, 5, seed=4).tolist()
     assert set(held_out_rows(manifest, 3, seed=3).tolist()) < set(some.tolist())
+    apart = held_out_rows(manifest, 0, 3, share=0.5)
+    assert 0 < len(apart) < 14
+    assert set(held_out_rows(manifest, len(apart), 3).tolist()) == set(apart.tolist())
+    with pytest.raises(UserError, match="holds out none"):
+        held_out_rows(manifest, 0, 3, share=1e-9)
     made = write_features(buckets={(64, 64): 9, (32, 96): 5}, folder="fewer", without_text=(0,), without_latents=(0,))
     fewer = open_manifest(str(made.latents), str(made.text))
     names = {manifest.name(row) for row in held_out_rows(manifest, 14, 3)} - {manifest.name(0)}
