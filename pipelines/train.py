@@ -6,6 +6,8 @@
     python -m pipelines.train --data mixture.toml --out RUN ...
     torchrun --nproc-per-node 8 -m pipelines.train --latents DIR --text DIR --out RUN ...
 
+    python -m pipelines.train replay --out RUN --step 12345
+
 The same command goes on from the newest checkpoint, at any number of processes, and does nothing once all steps are
 done. SIGTERM, SIGUSR1 and SIGINT save at the next step and end each process with exit code 143, 143 and 130; torchrun
 itself then ends with 1.
@@ -41,6 +43,9 @@ _LARGEST_PLAIN_BASE: Final = 32  # tokens a side up to which positions are not s
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["replay"]:
+        return replay(arguments[1:])
     options = parser(__doc__).parse_args(arguments)
     rank = int(os.environ.get("RANK", 0))
     name = f"error (rank {rank})" if "RANK" in os.environ else "error"
@@ -64,6 +69,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{name}: {error}. Free or unlock the disk, then run the same command.", file=sys.stderr, flush=True)
         return ExitCode.STORAGE
     return ExitCode.OK
+
+
+def replay(arguments: list[str]) -> int:
+    """`pipelines.replay`, with its errors told in one line."""
+    from pipelines.replay import main as run
+
+    try:
+        return run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
 
 
 def train(options: argparse.Namespace, rank: int) -> None:

@@ -154,6 +154,22 @@ def newest(run: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
+def at_or_before(run: Path, step: int, say: Callable[[str], None]) -> Path | None:
+    """The newest whole checkpoint of a run at `step` or before; None if it has none. Changes nothing.
+
+    Says which damaged ones were passed over.
+    """
+    for folder in folders(run):
+        match = _NAME.fullmatch(folder.name)
+        if match is None or int(match[1]) > step:
+            continue
+        found = fault(folder)
+        if found is None:
+            return folder
+        say(f"checkpoint {folder.name} is damaged ({found}); looking for an older one")
+    return None
+
+
 def load_state(folder: Path) -> TrainState:
     """The state in a checkpoint. Raises `UserError` if it follows another version of the plan."""
     text = (folder / STATE).read_text()

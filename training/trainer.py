@@ -82,7 +82,10 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
 
 
 class Training:
-    """Everything that a loop needs, on one rank."""
+    """Everything that a loop needs, on one rank. `start` or `resume` comes first, then `loop`.
+
+    `model`, `plan`, `gradient` and `batches` are there for `replay` as well.
+    """
 
     def __init__(self, config: RunConfig, manifest: Manifest, world: World, say: Say) -> None:
         recipe = config.recipe
@@ -91,12 +94,12 @@ class Training:
         self._cost = CostMeter(self._run, world)
         self._network = network_of(recipe.model)
         self._network.require(manifest)
-        self._plan = Plan(without_held_out(manifest.population(), recipe.held_out), recipe.seed, recipe.policy)
-        require_shares(self._plan, config.micro_batch, world.size)
+        self.plan = Plan(without_held_out(manifest.population(), recipe.held_out), recipe.seed, recipe.policy)
+        require_shares(self.plan, config.micro_batch, world.size)
         torch.manual_seed(recipe.seed)
-        self._model = self._network.build().to(world.device).train()
+        self.model = self._network.build().to(world.device).train()
         self._saver = Saver(self._run, config.keep_checkpoints, world, config.background)
-        self._gradient = Gradient(
+        self.gradient = Gradient(
             network=self._network,
             objective=make_objective(recipe.objective),
             facts=manifest.facts,
@@ -110,16 +113,16 @@ class Training:
         """Begin with weights drawn at random, or with those that the run starts from."""
         if self._config.init_from:
             path, recipe = Path(self._config.init_from), self._recipe
-            state, report = hand_over(path, self._model.state_dict(), recipe.model, recipe.reading, recipe.seed)
-            self._model.load_state_dict(state)
+            state, report = hand_over(path, self.model.state_dict(), recipe.model, recipe.reading, recipe.seed)
+            self.model.load_state_dict(state)
             for said in (*report.lines(), *report.changes(recipe.objective, self._manifest.facts)):
                 self._say(said)
         self._set_up()
-        return ckpt.TrainState(self._plan.state(0, 0))
+        return ckpt.TrainState(self.plan.state(0, 0))
 
     def resume(self, folder: Path) -> ckpt.TrainState:
         """Take over the checkpoint in `folder`."""
-        self._model.load_state_dict(load_any_weights(folder / ckpt.RAW)[1])
+        self.model.load_state_dict(load_any_weights(folder / ckpt.RAW)[1])
         self._set_up()
         self._averages.ema.load_state_dict(load_any_weights(folder / ckpt.EMA)[1])
         for std, average in self._averages.power.items():
@@ -129,10 +132,10 @@ class Training:
 
     def _set_up(self) -> None:
         """Once the weights are there: how they are computed with, what follows them, what moves them."""
-        for said in set_up(self._model, self._config, self._manifest, self._world):
+        for said in set_up(self.model, self._config, self._manifest, self._world):
             self._say(said)
-        self._averages = Averages(self._model, self._recipe.ema)
-        self._optimiser = Optimiser(self._model, self._recipe.optimiser)
+        self._averages = Averages(self.model, self._recipe.ema)
+        self._optimiser = Optimiser(self.model, self._recipe.optimiser)
 
     def loop(self, state: ckpt.TrainState, signals: StopSignals) -> int:
         """Train from `state` to the last step, or until a signal; its number, else 0."""
@@ -142,7 +145,7 @@ class Training:
         for said in (self._header(step), *config.about, self._recipe.policy.describe()):
             self._say(said)
         with contextlib.ExitStack() as stack:
-            batches = stack.enter_context(contextlib.closing(self._batches(range(step, config.steps))))
+            batches = stack.enter_context(contextlib.closing(self.batches(range(step, config.steps))))
             log = stack.enter_context(contextlib.closing(MetricsLog(self._run, step, images))) if first else None
             stack.callback(self._saver.close, self._say)
             trace = stack.enter_context(ProfileWindow(self._run, world.rank, config.profile))
@@ -151,12 +154,12 @@ class Training:
             while step < config.steps:
                 trace.before(step + 1)
                 try:
-                    done = self._gradient.accumulate(model, stream)
+                    done = self.gradient.accumulate(model, stream)
                     asked = world.largest(self._asked(done.faults, signals))
                     if asked == _SAVE_FAILED:
                         self._saver.wait()
                     if asked == _STOP:
-                        self._stop(done.faults, self._plan.state(step, images), step > state.plan.step, window, log)
+                        self._stop(done.faults, self.plan.state(step, images), step > state.plan.step, window, log)
                     self._step(step, images, done, window)
                 except torch.OutOfMemoryError:
                     raise UserError(
@@ -170,7 +173,7 @@ class Training:
                 if watching.due(step):
                     self._look(step, images, watching, window, log)
                 if step % config.save_every == 0 or self._keeps_averages(step) or ends:
-                    self._save(self._plan.state(step, images), window, log)
+                    self._save(self.plan.state(step, images), window, log)
                 if ends:
                     self._saver.wait()
                 if asked:
@@ -198,7 +201,7 @@ class Training:
         """Validation and pictures, whose time is not training's."""
         self._saver.release()
         with window.paused():
-            watching.look(step, images, self._model, self._averages.ema, log)
+            watching.look(step, images, self.model, self._averages.ema, log)
 
     def _stops(self, faults: Sequence[Fault]) -> bool:
         """Whether samples that could not be read end the run. Storage that does not answer always does."""
@@ -255,7 +258,7 @@ class Training:
             window.state(plan),
             self._recipe,
             self._manifest.facts,
-            self._model,
+            self.model,
             self._averages,
             self._optimiser,
             self._run / post_hoc_ema.FOLDER if kept else None,
@@ -266,19 +269,30 @@ class Training:
     def _over_ranks(self) -> nn.Module:
         smallest = smallest_batch(self._recipe.model, self._world.device)
         return over_ranks(
-            self._model, self._world, lambda model: self._network.predict(model, smallest.latents, smallest)
+            self.model, self._world, lambda model: self._network.predict(model, smallest.latents, smallest)
         )
 
-    def _batches(self, steps: range) -> Prefetcher:
+    def redo(self, state: ckpt.TrainState, step: int) -> None:
+        """Do the steps from `state` up to number `step` again, on one rank; nothing of it is logged or saved."""
+        images = state.plan.images_seen
+        with contextlib.closing(self.batches(range(state.plan.step, step))) as batches:
+            stream = iter(batches)
+            for number in range(state.plan.step, step):
+                done = self.gradient.accumulate(self.model, stream)
+                self._step(number, images, done, Window(self._world, state))
+                images += done.samples
+
+    def batches(self, steps: range) -> Prefetcher:
+        """This rank's micro-batches of `steps`, in order; close it."""
         config = self._config
         share = Share(self._world.rank, self._world.size, config.micro_batch)
-        work = micro_batches(self._plan, share, steps)
+        work = micro_batches(self.plan, share, steps)
         cache = Cache(Path(config.cache), int(config.cache_gb * 1e9)) if config.cache else None
-        manifest = self._network.with_null(self._manifest, self._model)
+        manifest = self._network.with_null(self._manifest, self.model)
         return Prefetcher(manifest, Reader(manifest, cache), work, config.threads, config.prefetch, self._world.device)
 
     def _header(self, step: int) -> str:
-        parameters = sum(p.numel() for p in self._model.parameters())
+        parameters = sum(p.numel() for p in self.model.parameters())
         return (
             f"{parameters / 1e6:,.1f}M parameters, {self._manifest.describe()}, "
             f"{self._shares()}, "
@@ -287,7 +301,7 @@ class Training:
         )
 
     def _shares(self) -> str:
-        least, most = self._plan.sizes()
+        least, most = self.plan.sizes()
         ranks = self._world.size
         if least != most:
             return f"global batches of {least:,} to {most:,} samples over {ranks} ranks"
