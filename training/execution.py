@@ -5,8 +5,10 @@ from torch import nn
 from schemas.errors import UserError
 from training.config import RunConfig
 from training.data.manifest import Manifest
+from training.data.plan import accumulation_of
 from training.distributed import World
 from training.models.compiled import compile_blocks
+from training.models.config import PixArtConfig
 from training.models.dit import DiT
 from training.models.packing import check_attention
 from training.models.pixart import PixArt
@@ -30,7 +32,7 @@ def set_up(model: nn.Module, config: RunConfig, manifest: Manifest, world: World
     if config.compile:
         if config.attention == "xformers":
             raise UserError("--compile cannot look into xformers. Use --attention sdpa or varlen, or do not compile.")
-        shapes = shapes_of(manifest, with_text=isinstance(model, PixArt))
+        shapes = shapes_of(config, manifest, world)
         own = compile_blocks(model, shapes)
         said.append(f"blocks are compiled, {f'each of {shapes} shapes' if own else f'once for {shapes} shapes'}")
     if config.shard:
@@ -39,8 +41,15 @@ def set_up(model: nn.Module, config: RunConfig, manifest: Manifest, world: World
     return said
 
 
-def shapes_of(manifest: Manifest, with_text: bool) -> int:
-    """How many shapes of picture and padded text the data can have."""
+def shapes_of(config: RunConfig, manifest: Manifest, world: World) -> int:
+    """How many shapes a micro-batch can have: of pictures, of padded text, and numbers of samples."""
     longest = padded_length(manifest.facts.max_tokens)
+    with_text = isinstance(config.recipe.model, PixArtConfig)
     texts = sum(length <= longest for length in TEXT_LENGTHS) if with_text else 1
-    return len(manifest.buckets) * texts
+    policy = config.recipe.policy
+    if policy.tokens_per_batch:
+        counts = config.micro_batch
+    else:
+        parts = world.size * accumulation_of(policy.global_batch, config.micro_batch, world.size)
+        counts = 2 if policy.global_batch % parts else 1
+    return len(manifest.buckets) * texts * counts

@@ -145,9 +145,13 @@ def test_what_cannot_be_done_here_is_told_in_one_line(manifest: Manifest, tmp_pa
     assert pixart.attention == "varlen"
 
 
-def test_the_shapes_are_counted_from_the_buckets_and_the_longest_text(manifest: Manifest) -> None:
-    assert shapes_of(manifest, with_text=True) == 2  # text of up to 12 tokens has one padded length
-    facts = dataclasses.replace(manifest.facts, max_tokens=120)
-    longer = dataclasses.replace(manifest, facts=facts)
-    assert shapes_of(longer, with_text=True) == 2 * 6
-    assert shapes_of(longer, with_text=False) == 2
+def test_the_shapes_are_counted_from_buckets_texts_and_batches(manifest: Manifest, tmp_path: Path) -> None:
+    config = configure(manifest, tmp_path, micro_batch=4)
+    assert shapes_of(config, manifest, ALONE) == 2  # text of up to 12 tokens has one padded length
+    longer = dataclasses.replace(manifest, facts=dataclasses.replace(manifest.facts, max_tokens=120))
+    assert shapes_of(config, longer, ALONE) == 2 * 6
+    assert shapes_of(dataclasses.replace(config, micro_batch=3), longer, ALONE) == 2 * 6 * 2  # of 2 and 3 samples
+    by_tokens = dataclasses.replace(config.recipe, policy=Policy(0, tokens_per_batch=900))
+    assert shapes_of(dataclasses.replace(config, recipe=by_tokens), longer, ALONE) == 2 * 6 * 4
+    classes = dataclasses.replace(config.recipe, model=DitConfig(depth=1, hidden=36, heads=2))
+    assert shapes_of(dataclasses.replace(config, recipe=classes), longer, ALONE) == 2
