@@ -43,7 +43,7 @@ _CLASSES: Final = ("1", "30", "207", "291", "340", "404", "508", "817", "985")
 _TRAIN: Final = (
     "train --stage {stage} --model tiny/2 --steps {steps} --global-batch 16 --micro-batch 16 --lr 1e-3 --warmup 20 "
     "--clip 1 --ema-decay 0.98 --device cpu --log-every 10 --save-every {steps} --held-out 0.12 "
-    "--validate-every {look} --validate-samples 48 --grid-every {look} --grid-vae {out}/vae --out {out}/{stage}"
+    "--validate-every {look} --validate-samples 24 --grid-every {look} --grid-vae {out}/vae --out {out}/{stage}"
 )
 
 
@@ -53,9 +53,9 @@ def main() -> None:
     command.add_argument("--data", type=Path, required=True)
     command.add_argument("--out", type=Path, required=True)
     command.add_argument(
-        "--steps", type=int, default=240, help="of each stage but the last, which has half (default 240)"
+        "--steps", type=int, default=150, help="of each stage but the last, which has half (default 150)"
     )
-    command.add_argument("--vae-steps", type=int, default=500, help="default 500")
+    command.add_argument("--vae-steps", type=int, default=300, help="default 300")
     options = command.parse_args()
     out: Path = options.out
     write_shards(options.data, out / "shards")
@@ -84,7 +84,7 @@ def main() -> None:
     for stage, more in stages:
         steps = options.steps if stage != "aesthetic-512" else options.steps // 2
         began = _children()
-        _run(f"{_TRAIN} {more}", out, stage=stage, steps=str(steps), look=str(max(1, steps // 4)))
+        _run(f"{_TRAIN} {more}", out, stage=stage, steps=str(steps), look=str(max(1, steps // 3)))
         rows.append(_row(out / stage, stage, _children() - began))
     print(
         f"\n{platform.processor() or platform.machine()}, torch {torch.__version__}, Python {platform.python_version()}"

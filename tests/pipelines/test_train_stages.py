@@ -1,10 +1,18 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from drawing_models import write_kl
+from PIL import Image
+from training_runs import saved, step_losses
 
 from pipelines.train import main, stage_of
 from pipelines.train_arguments import parser
@@ -13,6 +21,7 @@ from training.stages import STAGES
 from training.weights import load_any_weights, read_facts
 
 Write = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
 SMALL = ("--model", "tiny/2", "--steps", "3", "--global-batch", "4", "--lr", "1e-3", "--warmup", "1", "--clip", "1")
 OFTEN = ("--device", "cpu", "--log-every", "1", "--save-every", "3", "--micro-batch", "4")
 
@@ -153,3 +162,62 @@ def test_the_null_caption_of_released_weights_goes_through_training_as_it_is(
     assert run("align", tmp_path / "c", *data) == ExitCode.OK
     losses = [(tmp_path / run / "metrics.jsonl").read_text().splitlines()[-1] for run in "ac"]
     assert json.loads(losses[0])["step_loss"] != json.loads(losses[1])["step_loss"]
+
+
+def on_two_ranks(*arguments: str) -> str:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, "-m", "pipelines.train", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def watched(write_features: Write, tmp_path: Path) -> list[str]:
+    """The arguments of a class-conditional run that is looked at after its steps 3 and 6; but for its --out."""
+    made = write_features(buckets={(64, 64): 40}, classes=3)
+    data = ["--stage", "pixel", "--resolution", "64", "--latents", str(made.latents), "--classes", "3", *SMALL, *OFTEN]
+    look = ["--held-out", "0.3", "--validate-every", "3", "--grid-every", "3", "--grid-classes", "0", "1", "2"]
+    return [*data, "--steps", "6", *look, "--grid-vae", str(write_kl(tmp_path / "vae"))]
+
+
+def held_out(run: Path) -> list[float]:
+    records = [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
+    return [at["mse"] for record in records for kind in ("raw", "ema") for at in record[kind]["by_timestep"]]
+
+
+def pictures(run: Path) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(path), np.int16) for path in sorted((run / "grids").iterdir())])
+
+
+def test_classes_on_two_ranks_agree_with_one_are_looked_at_together_and_resume_bitwise(
+    write_features: Write, tmp_path: Path
+) -> None:
+    command = watched(write_features, tmp_path)
+    assert main([*command, "--out", str(tmp_path / "one")]) == ExitCode.OK
+    on_two_ranks(*command, "--out", str(tmp_path / "two"))
+    assert step_losses(tmp_path / "two") == pytest.approx(step_losses(tmp_path / "one"), rel=1e-5)
+    assert len(held_out(tmp_path / "two")) == 2 * 2 * 8
+    assert held_out(tmp_path / "two") == pytest.approx(held_out(tmp_path / "one"), rel=1e-4)
+    assert np.abs(pictures(tmp_path / "two") - pictures(tmp_path / "one")).max() <= 1
+    shutil.copytree(tmp_path / "two", tmp_path / "parts")
+    shutil.rmtree(tmp_path / "parts" / "checkpoints" / "step-00000006")
+    assert "going on from step 3" in on_two_ranks(*command, "--out", str(tmp_path / "parts"))
+    assert saved(tmp_path / "parts", 6) == saved(tmp_path / "two", 6)
+    assert held_out(tmp_path / "parts") == held_out(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_a_model_that_is_split_over_ranks_is_looked_at_like_a_whole_one(write_features: Write, tmp_path: Path) -> None:
+    command = watched(write_features, tmp_path)
+    assert main([*command, "--out", str(tmp_path / "whole")]) == ExitCode.OK
+    on_two_ranks(*command, "--shard", "--out", str(tmp_path / "split"))
+    assert step_losses(tmp_path / "split") == pytest.approx(step_losses(tmp_path / "whole"), rel=1e-5)
+    assert held_out(tmp_path / "split") == pytest.approx(held_out(tmp_path / "whole"), rel=1e-4)
+    assert np.abs(pictures(tmp_path / "split") - pictures(tmp_path / "whole")).max() <= 1
