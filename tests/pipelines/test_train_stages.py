@@ -173,7 +173,7 @@ def on_two_ranks(*arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
