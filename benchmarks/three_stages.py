@@ -2,7 +2,7 @@
 
 pixel        ImageNet photographs with their classes, squares of 128 px: a class-conditional DiT
 align        COCO photographs with human captions, squares of 128 px: the DiT becomes a PixArt
-aesthetic    the same photographs at 256 px in aspect buckets, in place of 512 px, for which a CPU is too slow
+aesthetic    a third of these photographs at 256 px in aspect buckets, in place of 512 px, for which a CPU is too slow
 
 `--data` holds the folders coco-photos and imagenet-samples. The model is tiny/2, the T5 has random weights (its text
 tells captions apart and no more), and the VAE is a small one that is taught on these photographs first, for a minute.
@@ -67,7 +67,8 @@ def main() -> None:
     for line in (
         f"latents {imagenet} --source imagenet --vae {{out}}/vae --size 128 --out {{out}}/latents-imagenet",
         f"latents {coco} --vae {{out}}/vae --size 128 --out {{out}}/latents-coco",
-        f"latents {coco} --vae {{out}}/vae --size 256 --buckets aspect --batch-size 1 --out {{out}}/latents-aspect",
+        "latents --shards {out}/shards/coco-00000.tar --source webdataset --vae {out}/vae --size 256 --buckets aspect "
+        "--batch-size 1 --out {out}/latents-aspect",
         f"published {coco} --captions {{out}}/captions.jsonl --model people --out {{out}}/captions",
         "text --captions {out}/captions --t5 {out}/models/t5 --out {out}/text",
     ):
@@ -78,7 +79,10 @@ def main() -> None:
     stages = (
         ("pixel", f"--latents {{out}}/latents-imagenet --resolution 128 --grid-classes {' '.join(_CLASSES)}"),
         ("align", f"--latents {{out}}/latents-coco {text} --resolution 128 --init-from {{out}}/pixel"),
-        ("aesthetic-512", f"--latents {{out}}/latents-aspect {text} --resolution 256 --init-from {{out}}/align"),
+        (
+            "aesthetic-512",
+            f"--latents {{out}}/latents-aspect {text} --max-unmatched 0.7 --resolution 256 --init-from {{out}}/align",
+        ),
     )
     rows = []
     for stage, more in stages:

@@ -6,11 +6,12 @@ import pytest
 
 from schemas.errors import SchemaError, UserError
 from schemas.record import from_json, to_json
-from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig
+from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig, scaled_rate
 from training.data.mixture import Source
 from training.data.policy import Policy
 from training.diffusion.config import ObjectiveConfig
-from training.models.config import PixArtConfig
+from training.models.config import DitConfig, PixArtConfig
+from training.models.reading import Reading
 
 NAN, INF = float("nan"), float("inf")
 
@@ -62,3 +63,21 @@ def test_values_that_cannot_be_are_refused_in_one_line() -> None:
     for name in ("save_every", "max_skipped"):
         with pytest.raises(UserError, match=f"--{name.replace('_', '-')} 0 is too small"):
             dataclasses.replace(run(), **{name: 0})
+
+
+def test_a_recipe_of_either_kind_of_model_comes_back_as_what_it_was() -> None:
+    dit = dataclasses.replace(recipe(), model=DitConfig(classes=10), reading=Reading("fresh"), stage="pixel")
+    assert from_json(Recipe, to_json(dit), "recipe.json") == dit
+    assert from_json(Recipe, to_json(recipe()), "recipe.json") == recipe()
+    text = to_json(dit).replace('"classes"', '"clases"')
+    with pytest.raises(SchemaError, match="expected the keys of PixArtConfig or DitConfig"):
+        from_json(Recipe, text, "recipe.json")
+
+
+def test_the_rule_of_the_released_code_gives_the_rates_it_trained_with() -> None:
+    for batch, rate in ((11_392, 1.334e-4), (2_560, 6.325e-5), (384, 2.449e-5), (256, 2e-5)):
+        assert scaled_rate(2e-5, "sqrt", batch) == pytest.approx(rate, rel=1e-3)
+        assert scaled_rate(2e-5, "constant", batch) == 2e-5
+    for rule, batch in (("sqrt", 0), ("linear", 256)):
+        with pytest.raises(UserError, match=r"--lr-rule"):
+            scaled_rate(2e-5, rule, batch)
