@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from training.config import EmaConfig
 from training.sharded import assign, local
 
-_CHUNK = 32  # tensors a launch: bounds the memory of the differences
-
 
 class Average:
     """A copy of a model's state, for those below to move. State is given and taken by name."""
@@ -39,11 +37,9 @@ class Average:
         for name, buffer in self._buffers.items():
             buffer.copy_(self._live_buffers[name])
 
-    def _chunks(self) -> list[tuple[list[Tensor], list[Tensor]]]:
-        """This rank's part of the averages and of the weights, some at a time."""
-        starts = range(0, len(self._live), _CHUNK)
-        cut = [slice(start, start + _CHUNK) for start in starts]
-        return [([local(t) for t in self._averaged[part]], [local(t) for t in self._live[part]]) for part in cut]
+    def _parts(self) -> tuple[list[Tensor], list[Tensor]]:
+        """This rank's part of the averages, and of the weights."""
+        return [local(tensor) for tensor in self._averaged], [local(tensor) for tensor in self._live]
 
 
 class Ema(Average):
@@ -62,10 +58,9 @@ class Ema(Average):
     def update(self, step: int, taken: Tensor) -> None:
         """Move towards the weights. `taken` is a 0-d bool on the device: where false, nothing moves, without a sync."""
         weight = taken * (1 - self.decay(step))
-        for averaged, live in self._chunks():
-            difference = torch._foreach_sub(live, averaged)
-            torch._foreach_mul_(difference, weight)
-            torch._foreach_add_(averaged, difference)
+        # One pass over memory, which is what this costs. torch's foreach form of it takes no weight from the device.
+        for averaged, live in zip(*self._parts(), strict=True):
+            averaged.lerp_(live, weight)
         self._copy_buffers()
 
 
@@ -87,8 +82,8 @@ class PowerEma(Average):
         A step that was skipped counts as well, with the weights as they stayed: the profile is one over images seen,
         whatever was done with them, which is what the reconstruction relies on.
         """
-        for averaged, live in self._chunks():
-            torch._foreach_lerp_(averaged, live, 1 - power_decay(self._gamma, images_before, images_after))
+        averaged, live = self._parts()
+        torch._foreach_lerp_(averaged, live, 1 - power_decay(self._gamma, images_before, images_after))
         self._copy_buffers()
 
 

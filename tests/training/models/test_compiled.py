@@ -55,11 +55,16 @@ def trained(model: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
 @pytest.mark.parametrize(
     ("change", "shapes", "programs"),
     [
-        ({}, tuple(product(GRIDS[:2], LENGTHS[:2])), 4),
-        ({}, tuple(product(GRIDS, LENGTHS)), 1),
-        ({"compressed_layers": (1,), "qk_norm": True}, tuple(product(GRIDS, LENGTHS)), 2),
+        pytest.param({}, tuple(product(GRIDS[:2], LENGTHS[:2])), 4, id="each-shape"),
+        pytest.param({}, tuple(product(GRIDS, LENGTHS)), 1, id="open-sizes"),
+        pytest.param(
+            {"compressed_layers": (1,), "qk_norm": True},
+            tuple(product(GRIDS, LENGTHS)),
+            2,
+            id="two-kinds-of-block",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["each-shape", "open-sizes", "two-kinds-of-block"],
 )
 def test_after_each_shape_was_seen_once_nothing_is_compiled_again(
     small_config: PixArtConfig, build: Build, change: dict[str, Any], shapes: Any, programs: int
@@ -85,7 +90,7 @@ def test_a_batch_of_another_size_needs_no_new_program_where_sizes_are_left_open(
     assert backend.programs == 1
 
 
-@pytest.mark.parametrize(("shapes", "again"), [(1, True), (100, False)])
+@pytest.mark.parametrize(("shapes", "again"), [(1, True), pytest.param(100, False, marks=pytest.mark.slow)])
 def test_what_is_compiled_gives_the_same_output_and_gradients(
     small_config: PixArtConfig, build: Build, shapes: int, again: bool
 ) -> None:
