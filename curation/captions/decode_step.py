@@ -40,13 +40,14 @@ def why_not(model: Any) -> str | None:
 
 
 class DecodeStep:
-    """Steps `model`, one of which `why_not` says nothing.
+    """Steps `model`, one of which `why_not` says nothing. On a CPU its weights are laid out anew for it.
 
     `backend` compiles the step, for which shapes are kept fixed: all columns are attended to.
     """
 
     def __init__(self, model: Any, backend: str | Callable[..., Any] | None = None) -> None:
         self._text, self._head = model.model.language_model, model.lm_head
+        _lay_out(self._text)
         self._fixed = backend is not None
         self._run: Callable[..., Tensor] = self._scores
         if backend is not None:
@@ -90,3 +91,11 @@ class DecodeStep:
             hidden = hidden + attention.o_proj(looked.reshape(len(tokens), -1))
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         return self._head(self._text.norm(hidden))
+
+
+def _lay_out(text: Any) -> None:
+    """Have the matrices of the layers lie column by column, which a CPU multiplies few rows with a fifth faster."""
+    with torch.inference_mode(False):
+        for module in text.layers.modules():
+            if isinstance(module, torch.nn.Linear) and module.weight.device.type == "cpu":
+                module.weight.data = module.weight.data.t().contiguous().t()

@@ -57,7 +57,7 @@ def llava_of(text: PreTrainedConfig) -> Any:
     ],
     ids=["llama", "llama-one-head-a-key", "llama-yarn", "mistral", "qwen2"],
 )
-@torch.inference_mode()
+@torch.no_grad()
 def test_steps_of_rows_of_many_lengths_are_those_of_each_row_alone(text: PreTrainedConfig) -> None:
     model = llava_of(text)
     assert why_not(model) is None
