@@ -104,8 +104,7 @@ class Tagger:
         for start in range(0, len(captions), BATCH_CAPTIONS):
             batch = [_encodable(caption) for caption in captions[start : start + BATCH_CAPTIONS]]
             if self._passed >= _PASSING_WORDS:
-                self._use(self._load())
-                gc.collect()  # a pipeline refers to itself, so only this gives the old one back
+                self._renew()
             self._remember_words(batch)
             kept = len(self._nlp.vocab.strings)
             with self._nlp.memory_zone():
@@ -120,6 +119,12 @@ class Tagger:
         self._strings_limit = len(nlp.vocab.strings) + _REMEMBERED_WORDS
         nlp.tokenizer.max_cache_size = _REMEMBERED_WORDS
         self._network = TaggingNetwork.of(nlp) if self.normalisation is Normalisation.LOWER else None
+
+    def _renew(self) -> None:
+        """Load the pipeline anew into the memory of the old one, which refers to itself and so has to be collected."""
+        del self._nlp, self._network
+        gc.collect()
+        self._use(self._load())
 
     def _remember_words(self, batch: Sequence[str]) -> None:
         """Tokenise outside the memory zone while there is room, so that common words stay in the tokeniser's cache."""
