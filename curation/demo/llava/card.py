@@ -12,7 +12,7 @@ from curation.demo.llava.recipe import LlavaRecipe
 from curation.scenes.scene import Split
 
 _ASKED = ((Split.TEST, "sam"), (Split.NOVEL, "sam"), (Split.TEST, "laion"))
-_MINUTES = 45
+_MINUTES = 35
 
 
 def write_card(checkpoint: Path, recipe: LlavaRecipe, *, count: int, say: Callable[[str], None]) -> None:
@@ -52,6 +52,10 @@ def _facts(checkpoint: Path, recipe: LlavaRecipe) -> dict[str, str]:
         "LANGUAGE_STEPS": f"{language.steps:,}",
         "LANGUAGE_BATCH": str(language.batch_size),
         "FROZEN": f"{100 * language.frozen:.0f}",
+        "UNBIASED_STEPS": f"{recipe.unbiased.steps:,}",
+        "TOWER_RECOLOURED": f"{100 * recipe.unbiased.recoloured:.0f}",
+        "RECOLOURED": f"{100 * language.recoloured:.0f}",
+        "MISREAD": f"{100 * language.misread:.0f}",
         "SEEN": str(tower.patches),
         "WHOLE": f"{100 * (1 - tower.sparse):.0f}",
         "TELLINGS": str(language.tellings),

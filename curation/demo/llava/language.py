@@ -13,6 +13,7 @@ from torch.nn import functional
 from curation.captions.prompts import NAMED_PROMPTS, Prompt
 from curation.demo.llava.muon import Muon, matrices_and_others
 from curation.demo.llava.pictures import Drawn
+from curation.demo.llava.recolour import Flags, has_plain_ground, recoloured
 from curation.demo.llava.tower import batches, normalised, rise_and_fall
 from curation.scenes.alt_text import alt_text
 from curation.scenes.scene import scene
@@ -47,16 +48,18 @@ class LanguageRecipe:
     the web's text beside the picture.
     """
 
-    steps: int = 1750
+    steps: int = 1000
     batch_size: int = 16
     tellings: int = 2
     rate: float = 2e-3
     matrix_rate: float = 3e-3
     tower_share: float = 0.15  # of these rates, for the tower
-    frozen: float = 0.75
+    frozen: float = 0.8
     weight_decay: float = 0.05
     telling_weight: float = 4.0
     with_alt_text: float = 0.2
+    recoloured: float = 0.3  # of the pictures with a plain ground; what is said of their colours is not learnt
+    misread: float = 0.2  # of the words for colours are read as others, so that no noun is guessed from the word before
     snapshot_every: int = 200
 
 
@@ -79,6 +82,7 @@ def teach_language(
     weights = _word_weights(processor.tokenizer, len(model.get_input_embeddings().weight), recipe.telling_weight)
     asking = Asking(processor)
     random = np.random.Generator(np.random.Philox(key=[seed, recipe.steps]))
+    colours = _colour_tokens(processor.tokenizer)
     count, losses = len(drawn.pixels), list[float]()
     model.train()
     for step, rows in enumerate(batches(count, recipe.steps, recipe.batch_size, seed + 1)):
@@ -88,7 +92,10 @@ def teach_language(
         alts = [alt_text(one).text if with_alt else None for one in scenes]
         first = recipe.tellings * (step * recipe.batch_size // count)
         texts = [[describe(one, variant=first + k) for k in range(recipe.tellings)] for one in scenes]
-        loss = _loss(model, asking.batch(alts, texts), normalised(drawn.pixels[rows]), weights)
+        changed = has_plain_ground(drawn.labels[rows]) & (random.random(len(rows)) < recipe.recoloured)
+        batch = _misread(asking.batch(alts, texts), changed, recipe.misread, colours, random)
+        pixels = normalised(recoloured(drawn.pixels[rows], changed, random))
+        loss = _loss(model, batch, pixels, weights)
         for optimiser in optimisers:
             optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -195,6 +202,26 @@ def _loss(model: Any, batch: Batch, pixels: Tensor, weights: Tensor) -> Tensor:
     labels[starts] = _UNTOLD
     told = labels != _UNTOLD
     return functional.cross_entropy(model.lm_head(predicted[told]), labels[told], weights)
+
+
+def _misread(batch: Batch, changed: Flags, share: float, colours: Tensor, random: np.random.Generator) -> Batch:
+    """The batch in which colours in answers are read as others: a `share` of them, all where pictures are changed, and
+    there they are not learnt either."""
+    before = batch.ids.shape[1] - batch.labels.shape[1]
+    is_colour = torch.isin(batch.labels, colours)
+    in_changed = torch.from_numpy(changed)[:, None].expand_as(is_colour)
+    other = colours[torch.from_numpy(random.integers(len(colours), size=tuple(batch.labels.shape)))]
+    exchanged = is_colour & (in_changed | torch.from_numpy(random.random(tuple(batch.labels.shape)) < share))
+    ids, labels = batch.ids.clone(), batch.labels.clone()
+    ids[:, before:][exchanged] = other[exchanged]
+    labels[is_colour & in_changed] = _UNTOLD
+    return Batch(ids, batch.positions, batch.seen, labels)
+
+
+def _colour_tokens(tokenizer: Any) -> Tensor:
+    """The token of each colour's word."""
+    found = tokenizer([f" {colour}" for colour in COLOURS], add_special_tokens=False)["input_ids"]
+    return torch.tensor([ids[0] for ids in found if len(ids) == 1])
 
 
 def _word_weights(tokenizer: Any, count: int, telling: float) -> Tensor:

@@ -15,7 +15,7 @@ from curation.demo.llava.language import LanguageRecipe, teach_language
 from curation.demo.llava.model import LlavaSize, new_model, new_processor, new_tokenizer
 from curation.demo.llava.pictures import Drawn, drawn_scenes
 from curation.demo.llava.start import prepare_tower
-from curation.demo.llava.tower import TowerRecipe, teach_tower
+from curation.demo.llava.tower import BIASED, UNBIASED, TowerRecipe, teach_tower
 from curation.scenes.alt_text import alt_text
 from curation.scenes.scene import scene
 from curation.scenes.sentences import describe
@@ -29,7 +29,8 @@ class LlavaRecipe:
     """All that decides the weights, but for the number of threads: float sums depend on how they are split."""
 
     size: LlavaSize = field(default_factory=LlavaSize)
-    tower: TowerRecipe = field(default_factory=TowerRecipe)
+    tower: TowerRecipe = BIASED
+    unbiased: TowerRecipe = UNBIASED
     language: LanguageRecipe = field(default_factory=LanguageRecipe)
     scenes: int = 40_000
     seed: int = 0
@@ -47,9 +48,7 @@ def make_llava(out: Path, work: Path, recipe: LlavaRecipe, say: Callable[[str], 
     torch.manual_seed(recipe.seed)
     tokenizer = new_tokenizer(_texts(recipe.seed), recipe.size)
     processor, model = new_processor(recipe.size, tokenizer), new_model(recipe.size, tokenizer)
-    made_by = dataclasses.asdict(recipe.size) | dataclasses.asdict(recipe.tower) | {"drawn": drawn.digest}
-    tower_file = work / f"tower-{digest_of([made_by, recipe.seed])[:12]}.pt"
-    _teach_or_load_tower(model.model.vision_tower, drawn, recipe, tower_file, say)
+    _teach_tower(model.model.vision_tower, drawn, recipe, work, say)
     teach_language(
         model,
         processor,
@@ -71,6 +70,7 @@ def recipe_of(steps: int | None, seed: int) -> LlavaRecipe:
     return dataclasses.replace(
         recipe,
         tower=dataclasses.replace(recipe.tower, steps=max(1, round(share * recipe.tower.steps))),
+        unbiased=dataclasses.replace(recipe.unbiased, steps=max(1, round(share * recipe.unbiased.steps))),
         language=dataclasses.replace(recipe.language, steps=steps),
         scenes=max(1, round(share * recipe.scenes)),
     )
@@ -86,16 +86,23 @@ def save_llava(model: Any, processor: Any, directory: Path) -> None:
     (directory / "model.safetensors").chmod(0o644)
 
 
-def _teach_or_load_tower(tower: Any, drawn: Drawn, recipe: LlavaRecipe, file: Path, say: Callable[[str], None]) -> None:
-    if file.exists():
-        tower.load_state_dict(torch.load(file, weights_only=True))
-        say(f"the tower is taken from {file}")
-        return
+def _teach_tower(tower: Any, drawn: Drawn, recipe: LlavaRecipe, work: Path, say: Callable[[str], None]) -> None:
+    """Both stages of the tower, each kept in `work` by what it was made of; what is found there is taken."""
     prepare_tower(tower, drawn)
-    shares = teach_tower(tower, drawn, recipe.tower, seed=recipe.seed, say=say)
-    say("right answers of the tower: " + ", ".join(f"{name} {share:.4f}" for name, share in shares.items()))
-    torch.save(tower.state_dict(), f"{file}.part")
-    os.replace(f"{file}.part", file)
+    made_by: list[Any] = [dataclasses.asdict(recipe.size), drawn.digest, recipe.seed]
+    for stage, taught in enumerate((recipe.tower, recipe.unbiased)):
+        made_by.append(dataclasses.asdict(taught))
+        file = work / f"tower-{digest_of(made_by)[:12]}.pt"
+        if file.exists():
+            tower.load_state_dict(torch.load(file, weights_only=True))
+            say(f"the tower is taken from {file}")
+            continue
+        if stage:  # what was taken from a file drew no numbers, so that later stages start from seeds of their own
+            torch.manual_seed(recipe.seed + stage)
+        shares = teach_tower(tower, drawn, taught, seed=recipe.seed + stage, say=say)
+        say("right answers of the tower: " + ", ".join(f"{name} {share:.4f}" for name, share in shares.items()))
+        torch.save(tower.state_dict(), f"{file}.part")
+        os.replace(f"{file}.part", file)
 
 
 def _texts(seed: int) -> list[str]:

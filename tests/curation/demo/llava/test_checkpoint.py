@@ -1,8 +1,10 @@
 """The LLaVA that the package ships, as its users have it: through the caption command, by its path alone."""
 
-import pytest
-from curation.demo.cards import CHECKPOINTS
+from pathlib import Path
 
+import pytest
+
+from curation import demo
 from curation.demo.llava.measure import shares_of, truthfulness
 from curation.scenes.scene import Split, scene
 from curation.scenes.shards import write_laion_shards
@@ -10,7 +12,7 @@ from pipelines import caption
 from schemas.reading import open_dataset
 from schemas.tables import CAPTIONS
 
-CHECKPOINT = CHECKPOINTS / "llava"
+CHECKPOINT = Path(demo.__file__).parent / "checkpoints" / "llava"
 FEW = 24
 
 
