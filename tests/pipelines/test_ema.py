@@ -42,7 +42,7 @@ def test_a_run_without_such_averages_is_told_in_one_line(tmp_path: Path) -> None
     ("given", "widths"), [([], None), (["--power-ema"], []), (["--power-ema", "0.2", "0.05"], [0.2, 0.05])]
 )
 def test_widths_are_off_the_papers_pair_or_as_given(given: list[str], widths: list[float] | None) -> None:
-    assert parser().parse_args(["--latents", "l", "--text", "t", "--out", "o", *given]).power_ema == widths
+    assert parser("").parse_args(["--latents", "l", "--text", "t", "--out", "o", *given]).power_ema == widths
 
 
 @pytest.mark.parametrize("widths", [("0",), ("0.3",), ("0.1", "0.1"), ("nan",)])

@@ -10,6 +10,7 @@ from fork_server import serve
 import training.trainer  # noqa: F401 - so that children need not
 from pipelines.train import main
 from training import checkpoint, saving
+from training.optimiser import Optimiser
 
 PLACES = {
     "commit": (checkpoint, "commit"),
@@ -21,6 +22,7 @@ PLACES = {
     "link": (os, "link"),
     "rmtree": (shutil, "rmtree"),
     "finish": (checkpoint, "finish"),
+    "step": (Optimiser, "step"),
 }
 
 
