@@ -58,7 +58,7 @@ def _features(data: Path, out: Path) -> None:
     if not t5.exists():
         _write_t5(data, t5)
     pictures = ["--shards", str(shard), "--source", "webdataset"]
-    _run("tiny_models", "--out", f"{out}/models", "--teach-steps", "0")
+    _run("tiny_models", "--out", f"{out}/models")
     # One generated token: the LLaVA is not what is asked about, the raw captions are what is embedded.
     _run("caption", *pictures, "--model", f"{out}/models/llava", "--max-new-tokens", "1", "--out", f"{out}/captions")
     _run("latents", *pictures, "--vae", f"{out}/models/vae", "--size", "64", "--out", f"{out}/latents")

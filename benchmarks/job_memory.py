@@ -44,7 +44,7 @@ def _run(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[floa
     """Resident MiB of driver and worker, sampled while rows are being captioned; seconds; rows."""
     shards = -(-options.rows // 1000)
     _python("pipelines.demo_shards", "--out", folder / "shards", "--shards", shards, "--rows", options.rows // shards)
-    _python("pipelines.tiny_models", "--out", folder / "models", "--teach-steps", 0)
+    _python("pipelines.tiny_models", "--out", folder / "models")
     job = [sys.executable, "-m", "pipelines.caption", "--shards", str(folder / "shards" / "*.tar")]
     job += ["--source", "webdataset", "--model", str(folder / "models" / "llava"), "--out", str(folder / "captions")]
     job += ["--executor", "ray", "--workers", str(options.workers), "--unit-rows", str(options.unit_rows)]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from curation.demo.shipped import LLAVA
 from curation.shards.tar_writer import TarWriter
 
 Members = Iterable[tuple[str, bytes]]
@@ -35,6 +36,7 @@ def main() -> None:
     for source, pattern in (("sam", "sa_*.tar"), ("imagenet", "imagenet-*.tar"), ("webdataset", "coco-*.tar")):
         values = {
             "out": out,
+            "llava": LLAVA,
             "here": out / source,
             "workers": options.workers,
             "steps": options.steps,
@@ -97,12 +99,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 _COMMANDS = (
-    "caption {pictures} --model {out}/models/llava --t5-tokenizer {out}/models/t5 --max-new-tokens 96 "
-    # The tiny LLaVA says much the same of all photographs, for which the canary would stop it.
+    "caption {pictures} --model {llava} --t5-tokenizer {out}/models/t5 --max-new-tokens 96 "
+    # The small LLaVA says much the same of all photographs, for which the canary would stop it.
     "--canary 0 --workers {workers} --prompt {prompt} --out {here}/captions",
     "nouns --captions {here}/captions --out {here}/nouns",
     "latents {pictures} --vae {out}/models/vae --size 256 --out {here}/latents",
-    # The tiny LLaVA's words about photographs are not worth keeping; as text to embed they will do.
+    # The small LLaVA's words about photographs are not worth keeping; as text to embed they will do.
     "text --captions {here}/captions --column generated --t5 {out}/models/t5 --out {here}/text",
     "train --latents {here}/latents --text {here}/text --model tiny/2 --steps {steps} --global-batch 16 --lr 2e-3 "
     "--warmup 20 --clip 1 --device cpu --out {here}/run",

@@ -60,7 +60,7 @@ def main() -> None:
     out: Path = options.out
     write_shards(options.data, out / "shards")
     _write_captions(options.data, out / "captions.jsonl")
-    _run("tiny_models --out {out}/models --teach-steps 0", out)
+    _run("tiny_models --out {out}/models", out)
     if not (out / "vae").exists():
         _teach_vae(options.data, out / "models" / "vae", out / "vae", options.vae_steps)
     coco, imagenet = "--shards {out}/shards/coco-*.tar --source webdataset", "--shards {out}/shards/imagenet-*.tar"

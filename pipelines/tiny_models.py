@@ -17,22 +17,13 @@ def main(arguments: Sequence[str]) -> int:
     """Make the checkpoints, unless they are there."""
     command = parser(
         "tiny_models",
-        "Write llava/, vae/ and t5/: small checkpoints of the true architectures, for trying the flow without a hub.",
+        "Write llava/, vae/ and t5/: small checkpoints of the true architectures with random weights, for trials.",
     )
     command.add_argument("--out", required=True, metavar="DIR", help="where the three directories go")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random weights (default 0)")
-    command.add_argument(
-        "--teach-steps",
-        type=int,
-        default=200,
-        metavar="N",
-        help="steps that teach the LLaVA to describe generated pictures (default 200; 0 leaves it random)",
-    )
     options = command.parse_args(arguments)
-    if options.teach_steps < 0:
-        raise UserError("--teach-steps must not be negative.")
     out = Path(options.out)
-    recipe = {"version": 1, "seed": options.seed, "teach_steps": options.teach_steps}
+    recipe = {"version": 2, "seed": options.seed}
     if (out / _RECIPE).exists():
         if (out / _RECIPE).read_text(encoding="utf-8", errors="replace") != json.dumps(recipe) + "\n":
             raise UserError(f"{out}: holds checkpoints made with other settings. Name another --out, or remove it.")
@@ -42,7 +33,6 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{out}: not empty, and not made by this command. Name another --out.")
 
     from curation.demo.models import make_tiny_models
-    from curation.demo.teach import teach_llava
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -51,12 +41,6 @@ def main(arguments: Sequence[str]) -> int:
         raise StorageError(f"{out}: cannot be made ({error.strerror}). Give another --out.") from None
     try:
         made = make_tiny_models(aside, seed=options.seed)
-        if options.teach_steps:
-            print(
-                f"teaching the small LLaVA to describe generated pictures, {options.teach_steps} steps ...", flush=True
-            )
-            loss = teach_llava(made["llava"], steps=options.teach_steps, seed=options.seed)
-            print(f"its last loss: {loss:.2f} nats a token")
         (aside / _RECIPE).write_text(json.dumps(recipe) + "\n")
         aside.chmod(0o755)
         if out.exists():

@@ -7,7 +7,7 @@ import torch
 from pipelines.demo import steps
 from schemas.reading import open_dataset
 
-SMALL = {"workers": 1, "training_steps": 3, "rows": 8, "teach_steps": 60}
+SMALL = {"workers": 1, "training_steps": 3, "rows": 8}
 
 
 @pytest.fixture(autouse=True)
