@@ -53,7 +53,7 @@ def main() -> None:
     command.add_argument("--data", type=Path, required=True)
     command.add_argument("--out", type=Path, required=True)
     command.add_argument(
-        "--steps", type=int, default=150, help="of each stage but the last, which has half (default 150)"
+        "--steps", type=int, default=400, help="of each stage but the last, which has half (default 400)"
     )
     command.add_argument("--vae-steps", type=int, default=300, help="default 300")
     options = command.parse_args()

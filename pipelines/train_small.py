@@ -1,0 +1,56 @@
+"""`python -m pipelines.train_small`: the recipes of the small checkpoints that the package ships."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.command import parser, run
+from schemas.errors import ExitCode, UserError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train from nothing, measure, write the card."""
+    command = parser(
+        "train_small",
+        "Train a small checkpoint of a true architecture on generated pictures, measure it, and write its card.",
+    )
+    command.add_argument("model", choices=("llava",), help="the captioner")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
+    command.add_argument("--steps", type=int, metavar="N", help="train for fewer or more steps, for a trial")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights and pictures (default 0)")
+    llava = command.add_argument_group("llava alone")
+    llava.add_argument(
+        "--work", type=Path, metavar="DIR", help="keeps a gigabyte of drawn pictures, the taught tower and snapshots"
+    )
+    llava.add_argument("--card-only", action="store_true", help="measure what is in --out already, and write its card")
+    llava.add_argument("--card-scenes", type=int, default=400, metavar="N", help="scenes to measure on (default 400)")
+    options = command.parse_args(arguments)
+    if (options.steps is not None and options.steps < 1) or options.card_scenes < 1:
+        raise UserError("--steps and --card-scenes must be at least 1.")
+    if options.seed < 0:
+        raise UserError("--seed must not be negative.")
+    if not options.card_only and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise UserError(f"{options.out}: there already, and not empty. Name another --out, or remove it.")
+    if not options.card_only and options.work is None:
+        raise UserError("training a llava needs --work: a folder for drawn pictures and snapshots.")
+    if options.card_only and not (options.out / "config.json").exists():
+        raise UserError(f"{options.out}: no checkpoint there to measure.")
+
+    import torch
+
+    from curation.demo.llava.card import write_card
+    from curation.demo.llava.recipe import make_llava, recipe_of
+
+    torch.set_num_threads(1)  # sums in another order give other bytes
+    recipe = recipe_of(options.steps, options.seed)
+    if not options.card_only:
+        make_llava(options.out, options.work, recipe, _say)
+    write_card(options.out, recipe, count=options.card_scenes, say=_say)
+    return ExitCode.OK
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
