@@ -195,6 +195,8 @@ def pictures(run: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(path), np.int16) for path in sorted((run / "grids").iterdir())])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_classes_on_two_ranks_agree_with_one_are_looked_at_together_and_resume_bitwise(
     write_features: Write, tmp_path: Path
 ) -> None:
