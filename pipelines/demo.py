@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from curation.demo.shipped import LLAVA
+from curation.demo.shipped import LLAVA, VAE
 from pipelines.command import parser, run
 from schemas.errors import ExitCode
 
@@ -24,14 +24,14 @@ _PROMPTS = {
 _PICTURES = "--shards {out}/shards/*.tar --source webdataset"
 _STEPS = (
     ("pictures: three tar shards, some broken on purpose", "demo_shards --out {out}/shards --rows {rows}"),
-    ("a small autoencoder and T5 of the true architectures, not trained", "tiny_models --out {out}/models"),
+    ("a small T5 of the true architecture, with random weights", "tiny_models --out {out}/models"),
     (
         "captions: LLaVA on Ray",
         f"caption {_PICTURES} --model {{llava}} --t5-tokenizer {{out}}/models/t5 --out {{out}}/captions "
         "--max-new-tokens 160 --unit-rows 32 --workers {workers}",
     ),
     ("nouns: the paper's Table 1, raw against generated", "nouns --captions {out}/captions --out {out}/nouns"),
-    ("latents: VAE posteriors", f"latents {_PICTURES} --vae {{out}}/models/vae --size 128 --out {{out}}/latents"),
+    ("latents: VAE posteriors", f"latents {_PICTURES} --vae {{vae}} --size 128 --out {{out}}/latents"),
     ("text: T5 embeddings", "text --captions {out}/captions --t5 {out}/models/t5 --out {out}/text"),
     (
         "training: a small PixArt",
@@ -40,7 +40,7 @@ _STEPS = (
     ),
     (
         "sampling: pictures from prompts",
-        "sample --run {out}/run --t5 {out}/models/t5 --vae {out}/models/vae --out {out}/samples --device cpu "
+        "sample --run {out}/run --t5 {out}/models/t5 --vae {vae} --out {out}/samples --device cpu "
         "--prompts {red} {blue} {green} {yellow}",
     ),
     (
@@ -76,7 +76,6 @@ def main(arguments: Sequence[str]) -> int:
         f"The small LLaVA that comes with the package knows this world: it names what is there, and is often wrong on\n"
         f"how things lie to one another; measured in {LLAVA / 'README.md'}\n"
         f"Captions that repeat themselves are refused, and training leaves out their pictures.\n"
-        f"The autoencoder and the T5 are as they were made, untrained, so pictures stay blurs.\n"
         f"Run it again: everything is current, so nothing is done."
     )
     return ExitCode.OK
@@ -84,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def steps(out: Path, *, workers: int, training_steps: int, rows: int = 64) -> list[tuple[str, list[str]]]:
     """(what it is, the module and its arguments) of each step, in order. `rows` is pictures a shard."""
-    values = {"out": out, "workers": workers, "steps": training_steps, "rows": rows, "llava": LLAVA}
+    values = {"out": out, "workers": workers, "steps": training_steps, "rows": rows, "llava": LLAVA, "vae": VAE}
     # Split first and fill in then, so that paths and prompts may hold spaces.
     return [
         (what, [part.format(**values, **_PROMPTS) for part in f"pipelines.{line}".split()]) for what, line in _STEPS

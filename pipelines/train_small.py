@@ -1,5 +1,6 @@
 """`python -m pipelines.train_small`: the recipes of the small checkpoints that the package ships."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,16 +14,17 @@ def main(arguments: Sequence[str]) -> int:
         "train_small",
         "Train a small checkpoint of a true architecture on generated pictures, measure it, and write its card.",
     )
-    command.add_argument("model", choices=("llava",), help="the captioner")
+    command.add_argument("model", choices=("llava", "vae"), help="the captioner, or the autoencoder")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
     command.add_argument("--steps", type=int, metavar="N", help="train for fewer or more steps, for a trial")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights and pictures (default 0)")
-    llava = command.add_argument_group("llava alone")
-    llava.add_argument(
-        "--work", type=Path, metavar="DIR", help="keeps a gigabyte of drawn pictures, the taught tower and snapshots"
+    command.add_argument(
+        "--card-only", action="store_true", help="measure what is in --out already, and write its card"
     )
-    llava.add_argument("--card-only", action="store_true", help="measure what is in --out already, and write its card")
-    llava.add_argument("--card-scenes", type=int, default=400, metavar="N", help="scenes to measure on (default 400)")
+    command.add_argument("--card-scenes", type=int, default=400, metavar="N", help="scenes to measure on (default 400)")
+    command.add_argument(
+        "--work", type=Path, metavar="DIR", help="llava: keeps a gigabyte of drawn pictures, the tower and snapshots"
+    )
     options = command.parse_args(arguments)
     if (options.steps is not None and options.steps < 1) or options.card_scenes < 1:
         raise UserError("--steps and --card-scenes must be at least 1.")
@@ -30,22 +32,38 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--seed must not be negative.")
     if not options.card_only and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise UserError(f"{options.out}: there already, and not empty. Name another --out, or remove it.")
-    if not options.card_only and options.work is None:
+    if options.model == "llava" and not options.card_only and options.work is None:
         raise UserError("training a llava needs --work: a folder for drawn pictures and snapshots.")
+    if options.model == "vae" and options.work is not None:
+        raise UserError("--work is for a llava alone; training an autoencoder keeps nothing. Leave it out.")
     if options.card_only and not (options.out / "config.json").exists():
         raise UserError(f"{options.out}: no checkpoint there to measure.")
 
     import torch
 
+    torch.set_num_threads(1)  # sums in another order give other bytes
+    (_llava if options.model == "llava" else _vae)(options)
+    return ExitCode.OK
+
+
+def _llava(options: argparse.Namespace) -> None:
     from curation.demo.llava.card import write_card
     from curation.demo.llava.recipe import make_llava, recipe_of
 
-    torch.set_num_threads(1)  # sums in another order give other bytes
     recipe = recipe_of(options.steps, options.seed)
     if not options.card_only:
         make_llava(options.out, options.work, recipe, _say)
     write_card(options.out, recipe, count=options.card_scenes, say=_say)
-    return ExitCode.OK
+
+
+def _vae(options: argparse.Namespace) -> None:
+    from curation.demo.vae.card import write_card
+    from curation.demo.vae.recipe import AutoencoderRecipe, train_autoencoder
+
+    recipe = AutoencoderRecipe(seed=options.seed, **({} if options.steps is None else {"steps": options.steps}))
+    if not options.card_only:
+        train_autoencoder(options.out, recipe, _say)
+    write_card(options.out, recipe, count=options.card_scenes, say=_say)
 
 
 def _say(line: str) -> None:

@@ -3,4 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-LLAVA: Final = Path(__file__).parent / "checkpoints" / "llava"
+_CHECKPOINTS: Final = Path(__file__).parent / "checkpoints"
+
+LLAVA: Final = _CHECKPOINTS / "llava"
+VAE: Final = _CHECKPOINTS / "vae"

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from curation.captions.prompts import NAMED_PROMPTS, Prompt
-from curation.demo.llava.muon import Muon, matrices_and_others
 from curation.demo.llava.pictures import Drawn
 from curation.demo.llava.recolour import Flags, has_plain_ground, recoloured
 from curation.demo.llava.tower import batches, normalised, rise_and_fall
+from curation.demo.muon import Muon, matrices_and_others
 from curation.scenes.alt_text import alt_text
 from curation.scenes.scene import scene
 from curation.scenes.sentences import PLACES, SIZE_WORDS, describe

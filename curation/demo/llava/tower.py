@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curation.demo.llava.muon import Muon, matrices_and_others
 from curation.demo.llava.pictures import IGNORED, QUESTIONS, Bytes, Drawn
 from curation.demo.llava.recolour import has_plain_ground, recoloured, without_colours
+from curation.demo.muon import Muon, matrices_and_others
 from curation.scenes.vocabulary import NOUNS
 
 CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)

@@ -18,8 +18,12 @@ _LIKE_ADAM: Final = 0.2  # root mean square of Adam's usual steps, so that both 
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices of hidden layers [out, in]; embeddings, filters, vectors are AdamW's. Nesterov momentum; decoupled
-    weight decay."""
+    """For matrices of hidden layers [out, in], and filters of convolutions, taken as matrices [out, all others];
+    embeddings and vectors are AdamW's. Nesterov momentum; decoupled weight decay.
+
+    No step moves a layer's output by more than its rate, in whatever direction: a good start stays one, where Adam's
+    steps, which add up over all inputs, spoil it.
+    """
 
     def __init__(
         self, matrices: Iterable[nn.Parameter], rate: float, *, weight_decay: float, momentum: float = 0.95
@@ -39,14 +43,15 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
-                mean = self.state[matrix].setdefault("mean", torch.zeros_like(matrix))
-                mean.lerp_(matrix.grad, 1 - group["momentum"])
-                alike[matrix.shape].append((matrix, matrix.grad.lerp(mean, group["momentum"])))
+                gradient = matrix.grad.flatten(1)
+                mean = self.state[matrix].setdefault("mean", torch.zeros_like(gradient))
+                mean.lerp_(gradient, 1 - group["momentum"])
+                alike[gradient.shape].append((matrix, gradient.lerp(mean, group["momentum"])))
             for shape, pairs in alike.items():
                 steps = orthogonal(torch.stack([ahead for _, ahead in pairs]))
                 for (matrix, _), step in zip(pairs, steps, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.add_(step, alpha=-group["lr"] * _LIKE_ADAM * max(shape) ** 0.5)
+                    matrix.add_(step.reshape(matrix.shape), alpha=-group["lr"] * _LIKE_ADAM * max(shape) ** 0.5)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

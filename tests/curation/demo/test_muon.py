@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from curation.demo.llava.muon import Muon, matrices_and_others, orthogonal
+from curation.demo.muon import Muon, matrices_and_others, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 6), (2, 4, 9), (2, 9, 4)])
