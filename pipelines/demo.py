@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     command = parser("demo", "Run the whole flow on generated pictures with small checkpoints, on a CPU.")
     command.add_argument("--out", default="demo-out", metavar="DIR", help="where everything goes (default demo-out)")
     command.add_argument("--workers", type=int, default=2, metavar="N", help="Ray workers that caption (default 2)")
-    command.add_argument("--steps", type=int, default=200, metavar="N", help="training steps (default 200)")
+    command.add_argument("--steps", type=int, default=600, metavar="N", help="training steps (default 600)")
     options = command.parse_args(arguments)
     out = Path(options.out)
     start = time.perf_counter()
