@@ -73,8 +73,9 @@ def main(arguments: Sequence[str]) -> int:
         f"  {out / 'report.html'}   what the data is: funnel, captions, nouns, pictures, features, times\n"
         f"  {out / 'samples' / 'grid.png'}   what the tiny model draws after {options.steps} steps: blurs\n"
         f"  {out / 'run'}   checkpoints, weights, TensorBoard files\n"
-        f"The small LLaVA that comes with the package knows this world: it names what is there, and is often wrong on\n"
-        f"how things lie to one another; measured in {LLAVA / 'README.md'}\n"
+        f"The small LLaVA that comes with the package names what is there, mostly rightly, with colours and places;\n"
+        f"of what it says of things lying left of or above others, more than half is wrong. Its card has the figures:\n"
+        f"  {LLAVA / 'README.md'}\n"
         f"Captions that repeat themselves are refused, and training leaves out their pictures.\n"
         f"Run it again: everything is current, so nothing is done."
     )

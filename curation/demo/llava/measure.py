@@ -24,6 +24,12 @@ from curation.scenes.vocabulary import COLOURS, NOUNS, TEXTURE_NOUNS, world_noun
 _JPEG_QUALITY: Final = 90
 _MOST_TOKENS: Final = 200
 _TEXTURES: Final = {word: texture for texture, noun in TEXTURE_NOUNS.items() for word in (texture, noun)}
+_KINDS: Final = {
+    "left": "left of",
+    "right": "right of",
+    **dict.fromkeys(("above", "higher"), "above"),
+    **dict.fromkeys(("below", "lower"), "below"),
+}
 _LOOKS: Final = ("colour", "texture", "size", "row", "column")
 _SIZES: Final = {word: size for size, words in SIZE_WORDS.items() for word in words}
 
@@ -65,11 +71,16 @@ def truthfulness(
 
 def shares_of(scenes: Sequence[Scene], texts: Sequence[str]) -> dict[str, float]:
     """Precision and recall of nouns (of things and grounds); of the things that are there and named, how many are
-    given the right colour, texture, size, row and column, each counted wrong where the caption does not say it."""
+    given the right colour, texture, size, row and column, each counted wrong where the caption does not say it; of the
+    relations that are told, how many hold; captions that tell no sentence with a noun twice."""
     tally: Counter[str] = Counter()
     for one, text in zip(scenes, texts, strict=True):
         said, true = world_nouns_in(text), one.nouns
         tally.update(said=len(said), true=len(true), both=len(said & true), exact=said == true)
+        relations = list(relations_told(text))
+        tally.update(relations=len(relations), true_relations=len([r for r in relations if r in _relations(one)]))
+        naming = [sentence for sentence in _sentences(text) if world_nouns_in(sentence)]
+        tally["once"] += len(set(naming)) == len(naming)
         told = dict(things_told(text))
         for thing in one.things:
             if (found := told.get(thing.noun)) is None:
@@ -82,8 +93,10 @@ def shares_of(scenes: Sequence[Scene], texts: Sequence[str]) -> dict[str, float]
         "noun recall": tally["both"] / max(1, tally["true"]),
         "all nouns right": tally["exact"] / len(texts),
     }
+    shares |= {name: tally[name] / max(1, tally["things"]) for name in _LOOKS}
     return shares | {
-        name: tally[name] / max(1, tally["things"]) for name in ("colour", "texture", "size", "row", "column")
+        "relations": tally["true_relations"] / max(1, tally["relations"]),
+        "nothing said twice": tally["once"] / len(texts),
     }
 
 
@@ -100,19 +113,37 @@ class Told:
 
 def things_told(text: str) -> Iterator[tuple[str, Told]]:
     """Each thing that a caption introduces with a place, by noun, and what is said of it there or right after."""
-    sentences = re.findall(r"[^.]+", text.lower())
+    sentences = _sentences(text)
     for at, sentence in enumerate(sentences):
         words = re.findall(r"[a-z]+", sentence)
         nouns = [word for word in words if word in NOUNS]
         place = _place(sentence)
         if len(nouns) != 1 or place is None:
             continue
-        if at + 1 < len(sentences) and sentences[at + 1].strip().startswith("it is "):
+        if at + 1 < len(sentences) and sentences[at + 1].startswith("it is "):
             words += re.findall(r"[a-z]+", sentences[at + 1])
         index = words.index(nouns[0])
         colour = words[index - 1] if index and words[index - 1] in COLOURS else None
         texture = next((_TEXTURES[word] for word in words if word in _TEXTURES), "plain")
         yield nouns[0], Told(colour, texture, next((_SIZES[w] for w in words if w in _SIZES), None), *place)
+
+
+def relations_told(text: str) -> Iterator[tuple[str, str, str]]:
+    """Each (noun, kind, noun) that a sentence about two things tells, true or not."""
+    for sentence in _sentences(text):
+        words = re.findall(r"[a-z]+", sentence)
+        nouns = [word for word in words if word in NOUNS]
+        kinds = [_KINDS[word] for word in words if word in _KINDS]
+        if len(nouns) == 2 and kinds:
+            yield nouns[0], kinds[0], nouns[1]
+
+
+def _relations(scene: Scene) -> set[tuple[str, str, str]]:
+    return {(scene.things[r.one].noun, r.kind, scene.things[r.other].noun) for r in scene.relations}
+
+
+def _sentences(text: str) -> list[str]:
+    return [sentence.strip() for sentence in text.lower().split(".") if sentence.strip()]
 
 
 def _place(sentence: str) -> tuple[str, str] | None:

@@ -39,3 +39,22 @@ def test_what_is_said_wrongly_or_not_at_all_counts_as_wrong(said: str, instead: 
 
 def test_a_sentence_about_two_things_introduces_neither() -> None:
     assert dict(things_told("The car in the top left corner is left of the tree.")) == {}
+
+
+@pytest.mark.parametrize(
+    ("told", "true"),
+    [
+        ("The car stands left of the tree.", 1.0),
+        ("The tree is placed lower than the car.", 1.0),
+        ("The tree stands left of the car.", 0.0),
+        ("The car is above the car.", 0.0),
+        ("The car stands left of the tree. The tree is above the car.", 0.5),
+    ],
+)
+def test_relations_that_are_told_are_held_against_the_truth(told: str, true: float) -> None:
+    assert shares_of([SCENE], [f"{TRUE} {told}"])["relations"] == true
+
+
+def test_a_sentence_told_twice_is_seen() -> None:
+    assert shares_of([SCENE], [TRUE])["nothing said twice"] == 1.0
+    assert shares_of([SCENE], [f"{TRUE} The background is plain white."])["nothing said twice"] == 0.0
