@@ -5,6 +5,7 @@ network or GPU can run the whole flow. Their output means nothing; its shapes, f
 """
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,9 @@ from transformers import (
     T5EncoderModel,
 )
 
+from curation.scenes.scene import scene
+from curation.scenes.sentences import describe
+
 _TEXT: Final = (
     "USER: Describe this image and its style in a very detailed manner. ASSISTANT: The picture shows a red barn by a "
     "narrow river, with two horses in the meadow and low hills behind them under a cloudy evening sky.",
@@ -36,6 +40,8 @@ _TEXT: Final = (
     "The style of the picture is blurred and simple. A box, a moon, a house, a tree, a car, a boat, a flower, the "
     "sun, a fish, a cup, a mushroom, an umbrella, a lamp: a sketch of a meadow, a beach at night, or a room.",
 )
+_DESCRIPTIONS: Final = 600  # of scenes, whose words the T5's tokenizer knows
+_WORD: Final = re.compile(r"[^\s.,;:!?]+")
 _VICUNA_TEMPLATE: Final = (
     "{% for message in messages %}{{ message['role'] | upper }}: "
     "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
@@ -161,11 +167,13 @@ def _byte_level_tokenizer() -> Any:
 
 
 def _unigram_tokenizer() -> Any:
-    """A Unigram tokenizer whose pieces are the words and letters of `_TEXT`, scored by log frequency.
+    """A Unigram tokenizer whose pieces are the words of `_TEXT` and of scenes' descriptions, and letters.
 
-    It is counted here and not trained: the trainer of the library gives other pieces at each run.
+    Scored by log frequency; counted here and not trained: the trainer of the library gives other pieces at each run.
+    Words of the scenes are in it because a description spelled in letters is longer than the tokens that are read.
     """
-    words = Counter("▁" + word for text in _TEXT for word in text.split())
+    texts = [*_TEXT, *(describe(scene(0, number)) for number in range(_DESCRIPTIONS))]
+    words = Counter("▁" + word for text in texts for word in _WORD.findall(text))
     letters = Counter(letter for word in words.elements() for letter in word)
     letters.update("abcdefghijklmnopqrstuvwxyz0123456789.,;:'-!?()")
     total = words.total() + letters.total()
