@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.text_bytes import heavy_weights, wide_encoder, wide_tokenizer
 from curation.shards.tar_writer import TarWriter
-from training.metrics import read_metrics
+from training.watching.metrics import read_metrics
 
 CODECS = ("fp16", "int8")
 

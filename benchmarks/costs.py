@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5EncoderModel
 
 from curation.features.estimate import embedding_bytes, member_bytes
-from training.flops import peak_bf16, pixart_flops
 from training.models.config import PIXART_SIZES
+from training.models.flops import peak_bf16, pixart_flops
 
 DENSE_TOKENS: Final = 98  # of a LLaVA caption, cut at 120: docs/LOG.md, text as int8
 ALT_TOKENS: Final = 18  # of a LAION alt text
@@ -56,7 +56,7 @@ def main() -> None:
     options = command.parse_args()
     peak, bandwidth = peak_bf16(options.gpu), BANDWIDTH[options.gpu]
     if peak is None:
-        raise SystemExit(f"{options.gpu}: its peak is not in training/flops.py")
+        raise SystemExit(f"{options.gpu}: its peak is not in training/models/flops.py")
     print("bytes a picture, and of all pictures")
     _table(bytes_a_picture(), _size)
     print(f"\n{options.gpu} hours of all pictures, at these shares of the peak: {SHARES}")

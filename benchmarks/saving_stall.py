@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 
 from schemas.record import to_json
-from training import checkpoint as ckpt
+from training.checkpoints import folder as ckpt
+from training.checkpoints.saving import Content, Saver
 from training.config import EmaConfig, OptimiserConfig
 from training.data.plan import PlanState
-from training.distributed import World
+from training.distributed.world import World
 from training.ema import Averages
 from training.models.config import PIXART_SIZES
 from training.models.pixart import PixArt
 from training.optimiser import Optimiser
-from training.saving import Content, Saver
 
 _BATCH, _CELLS, _TOKENS = 4, 32, 40
 _FACTS = {"kind": "raw", "images_seen": "0", "vae_scaling_factor": "1.0", "vae_shift_factor": "0.0"}

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 
 from training.config import EmaConfig, OptimiserConfig
 from training.ema import Averages
-from training.flops import mfu, peak_bf16, pixart_flops
 from training.models.compiled import compile_blocks
 from training.models.config import PIXART_SIZES, PixArtConfig
 from training.models.diffusers_keys import diffusers_config, to_diffusers
+from training.models.flops import mfu, peak_bf16, pixart_flops
 from training.models.pixart import PixArt
+from training.models.text_lengths import padded_length
 from training.optimiser import Optimiser
-from training.text_lengths import padded_length
 
 ON_CUDA: Final = torch.cuda.is_available()
 DEVICE: Final = torch.device("cuda" if ON_CUDA else "cpu")

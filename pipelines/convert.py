@@ -141,7 +141,7 @@ def _read(options: argparse.Namespace) -> Model:
         return _read_official(options)
     if options.source == "diffusers":
         return _read_diffusers(options)
-    from training.weights import holds_dit, load_dit_weights, load_weights
+    from training.weights.files import holds_dit, load_dit_weights, load_weights
 
     if Path(options.path).is_file() and holds_dit(options.path):
         return Model(*load_dit_weights(options.path))
@@ -150,7 +150,7 @@ def _read(options: argparse.Namespace) -> Model:
 
 def _read_official(options: argparse.Namespace) -> Model:
     from training.models.official import SIGMA_TOKENS, from_official, from_official_dit, is_dit
-    from training.public_checkpoints import ALPHA_VAE_SCALING, SIGMA_VAE_SCALING, load_official
+    from training.weights.public_checkpoints import ALPHA_VAE_SCALING, SIGMA_VAE_SCALING, load_official
 
     state = load_official(options.path, ema=options.ema)
     patches = state.get("x_embedder.proj.weight")
@@ -168,7 +168,7 @@ def _read_official(options: argparse.Namespace) -> Model:
 def _read_diffusers(options: argparse.Namespace) -> Model:
     from training.models.diffusers_keys import from_diffusers
     from training.models.official import SIGMA_TOKENS
-    from training.public_checkpoints import ALPHA_VAE_SCALING, SIGMA_VAE_SCALING, load_diffusers
+    from training.weights.public_checkpoints import ALPHA_VAE_SCALING, SIGMA_VAE_SCALING, load_diffusers
 
     found = load_diffusers(options.path)
     choices = _choices(options, 2)
@@ -250,13 +250,13 @@ def _report(
 
 def _write(model: Model, options: argparse.Namespace) -> None:
     if options.to == "latentmill":
-        from training.weights import save_weights
+        from training.weights.files import save_weights
 
         save_weights(options.out, model.state, model.config, model.metadata)
     elif options.to == "official":
         from training.diffusion.config import ObjectiveConfig, from_metadata
         from training.models.official import to_official
-        from training.public_checkpoints import save_official
+        from training.weights.public_checkpoints import save_official
 
         state, note = to_official(model.state, model.config)
         objective = from_metadata(model.metadata, options.path)
@@ -272,7 +272,7 @@ def _write_pipeline(model: Model, options: argparse.Namespace) -> None:
     from training.diffusion.config import from_metadata
     from training.models.config import PixArtConfig
     from training.models.official import check_state
-    from training.public_checkpoints import save_pipeline
+    from training.weights.public_checkpoints import save_pipeline
 
     if not isinstance(model.config, PixArtConfig):
         raise UserError("diffusers' PixArt pipelines take no DiT. Add --reparameterise, or convert to another kind.")

@@ -19,7 +19,7 @@ from pipelines.written import write_text
 from schemas.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from training.cost import Cost
+    from training.cost.ledger import Cost
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,8 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the costs here")
     options = command.parse_args(arguments)
 
-    from training.cost import total
-    from training.cost_tables import as_text, notes, open_costed, table_2, table_4
+    from training.cost.ledger import total
+    from training.cost.tables import as_text, notes, open_costed, table_2, table_4
 
     runs = [open_costed(path) for path in options.run]
     together = total([one.record for one in runs])
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _tell(name: str, cost: "Cost") -> None:
-    from training.cost_tables import summary_rows
+    from training.cost.tables import summary_rows
 
     print(name)
     for label, value in [("images seen", f"{cost.images:,}"), *summary_rows(cost)]:

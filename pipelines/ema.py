@@ -12,7 +12,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parse, put together, say how near it came."""
     options = _parser().parse_args(arguments)
 
-    from training.post_hoc_ema import reconstruct
+    from training.weights.post_hoc_ema import reconstruct
 
     found = reconstruct(Path(options.run), options.std, Path(options.out), options.step)
     used = sum(share != 0 for share in found.shares)

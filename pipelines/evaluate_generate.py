@@ -45,8 +45,8 @@ def add(parts: "argparse._SubParsersAction[Any]") -> None:
 def act(options: argparse.Namespace) -> int:
     """Draw this process's share of what is missing."""
     from training.diffusion.samplers import DEFAULT_STEPS
-    from training.drawing import DrawSettings, TextToImage, picture_size
     from training.evaluation.generation import draw_pictures, missing, open_folder, record_of, share_of
+    from training.sampling.drawing import DrawSettings, TextToImage, picture_size
 
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     prompts = _list(options)
@@ -92,7 +92,7 @@ def _list(options: argparse.Namespace) -> "PromptList":
 
 
 def _models(options: argparse.Namespace, weights: Path, metadata: dict[str, str], precision: str) -> "Models":
-    from training.checkpoint import file_digest
+    from training.checkpoints.folder import file_digest
     from training.evaluation.digests import directory_digest
     from training.evaluation.generation import Models
 

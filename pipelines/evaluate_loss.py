@@ -46,13 +46,13 @@ def act(options: argparse.Namespace) -> int:
     """Measure, print the table, write the JSON."""
     import json
 
-    from training.checkpoint import file_digest
+    from training.checkpoints.folder import file_digest
     from training.data.manifest import open_mixture
     from training.diffusion.config import from_metadata
     from training.evaluation.loss import HeldOut, grid
     from training.evaluation.results import versions
     from training.network import network_of
-    from training.weights import load_any_weights
+    from training.weights.files import load_any_weights
 
     weights, device = weights_file(options), device_of(options.device)
     config, tensors, metadata = load_any_weights(weights)

@@ -27,9 +27,9 @@ def main(arguments: Sequence[str]) -> int:
 
     from safetensors.torch import save_file
 
-    from training.drawing import text_dtype
-    from training.grids import PROMPTS_KEY
-    from training.prompts import PromptEncoder
+    from training.sampling.drawing import text_dtype
+    from training.sampling.prompts import PromptEncoder
+    from training.watching.grids import PROMPTS_KEY
 
     device = device_of(options.device)
     found = PromptEncoder(options.t5, device, text_dtype(device))(chosen, options.max_tokens)

@@ -40,8 +40,8 @@ def main(arguments: Sequence[str]) -> int:
 
     from training.config import RunConfig
     from training.data.manifest import open_mixture
-    from training.distributed import join_world
-    from training.replay import as_json, lines, replay
+    from training.distributed.world import join_world
+    from training.watching.replay import as_json, lines, replay
 
     config = from_json(RunConfig, (options.out / "config.json").read_text(), str(options.out / "config.json"))
     config = replace(config, out=str(options.out), device=options.device, shard=False, compile=False)

@@ -29,11 +29,11 @@ from training.evaluation.prompt_lists import read_prompts
 if TYPE_CHECKING:
     import torch
 
-    from training.drawing import DrawSettings
     from training.models.dit import DiT
     from training.models.pixart import PixArt
-    from training.pictures import Pictures
-    from training.prompts import EncodedPrompts
+    from training.sampling.drawing import DrawSettings
+    from training.sampling.pictures import Pictures
+    from training.sampling.prompts import EncodedPrompts
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     prompts = _prompts(options)
 
     from training.diffusion.samplers import DEFAULT_STEPS, check_sampler
-    from training.drawing import DrawSettings, check_fit, picture_size
-    from training.pictures import LatentDecoder
-    from training.weights import load_dit_model, load_model
+    from training.sampling.drawing import DrawSettings, check_fit, picture_size
+    from training.sampling.pictures import LatentDecoder
+    from training.weights.files import load_dit_model, load_model
 
     if options.steps is None:
         options.steps = DEFAULT_STEPS[options.sampler]
@@ -116,8 +116,8 @@ def _encode(
     options: argparse.Namespace, prompts: list[str], limit: int, device: "torch.device"
 ) -> tuple[list["EncodedPrompts"], "torch.Tensor"]:
     """The prompts in batches, and the null condition [L0, D]: the empty string. The T5 is gone when this returns."""
-    from training.drawing import text_dtype
-    from training.prompts import PromptEncoder
+    from training.sampling.drawing import text_dtype
+    from training.sampling.prompts import PromptEncoder
 
     encoder = PromptEncoder(options.t5, device, text_dtype(device))
     null = encoder([""], limit)
@@ -142,8 +142,8 @@ def _latents(
     """Scaled latents [B, C, h, w] of all prompts, or of all classes."""
     import torch
 
-    from training.drawing import draw_class_latents, draw_latents
     from training.models.dit import DiT
+    from training.sampling.drawing import draw_class_latents, draw_latents
 
     starts = range(0, len(prompts), options.batch)
     seeds = [range(options.seed + at, options.seed + min(at + options.batch, len(prompts))) for at in starts]
@@ -172,7 +172,7 @@ def _make_directory(out: Path) -> None:
 def _write(options: argparse.Namespace, prompts: list[str], pictures: "Pictures") -> None:
     from PIL import Image, PngImagePlugin
 
-    from training.pictures import grid
+    from training.sampling.pictures import grid
 
     digits = max(4, len(str(len(prompts) - 1)))
     try:

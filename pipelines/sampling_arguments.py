@@ -53,7 +53,7 @@ def add_device_argument(command: "argparse.ArgumentParser | argparse._ArgumentGr
 
 def weights_file(options: argparse.Namespace) -> Path:
     """The weights file that --run or --weights means."""
-    from training.weights import EMA_WEIGHTS, RAW_WEIGHTS
+    from training.weights.files import EMA_WEIGHTS, RAW_WEIGHTS
 
     if options.weights is not None:
         return Path(options.weights)

@@ -34,7 +34,7 @@ from training.stages import CLASSES, FREE, STAGES, TEXT, Stage, resolution
 
 if TYPE_CHECKING:
     from training.data.manifest import Manifest
-    from training.handoff import Start
+    from training.weights.handoff import Start
 
 _STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 _LOST = ("Connection closed by peer", "Connection reset by peer")  # gloo's words; it has no error of its own
@@ -111,9 +111,9 @@ def train(options: argparse.Namespace, rank: int) -> None:
 
 
 def _tell_summary(run: str, rank: int) -> None:
-    from training.cost import read_cost, total
-    from training.cost_tables import summary_rows
-    from training.metrics import summarise, table
+    from training.cost.ledger import read_cost, total
+    from training.cost.tables import summary_rows
+    from training.watching.metrics import summarise, table
 
     if rank == 0:
         cost = summary_rows(total([read_cost(Path(run))]))
@@ -143,7 +143,7 @@ def configure(
     """The configuration that the options mean for this data."""
     import torch
 
-    from training.checkpoint import file_digest
+    from training.checkpoints.folder import file_digest
 
     start = _start(options, stage)
     model = model_config(options, stage, manifest, objective.prediction != FLOW)
@@ -185,7 +185,7 @@ def configure(
 
 def _start(options: argparse.Namespace, stage: Stage) -> "Start | None":
     """The weights to start from, if any. Raises `UserError` if the stage does not start from such."""
-    from training.handoff import Start
+    from training.weights.handoff import Start
 
     if not options.init_from:
         return None

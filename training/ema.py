@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import EmaConfig
-from training.sharded import assign, local
+from training.distributed.sharded import assign, local
 
 
 class Average:

@@ -6,14 +6,14 @@ from schemas.errors import UserError
 from training.config import RunConfig
 from training.data.manifest import Manifest
 from training.data.plan import accumulation_of
-from training.distributed import World
+from training.distributed.parallel import shard
+from training.distributed.world import World
 from training.models.compiled import compile_blocks
 from training.models.config import PixArtConfig
 from training.models.dit import DiT
 from training.models.packing import check_attention
 from training.models.pixart import PixArt
-from training.parallel import shard
-from training.text_lengths import TEXT_LENGTHS, padded_length
+from training.models.text_lengths import TEXT_LENGTHS, padded_length
 
 
 def set_up(model: nn.Module, config: RunConfig, manifest: Manifest, world: World) -> list[str]:

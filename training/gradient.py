@@ -15,9 +15,9 @@ from training.data.reader import Fault
 from training.data.sources import Facts
 from training.diffusion.loss import LossTerms
 from training.diffusion.objective import Objective
-from training.distributed import World
+from training.distributed.parallel import unsynced
+from training.distributed.world import World
 from training.network import Network
-from training.parallel import unsynced
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from schemas.errors import UserError
 from training.data.draws import Batch
 from training.data.manifest import Manifest
-from training.flops import dit_flops, pixart_flops
 from training.models.config import DitConfig, PixArtConfig
 from training.models.dit import DiT
+from training.models.flops import dit_flops, pixart_flops
 from training.models.pixart import PixArt
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import OptimiserConfig
-from training.sharded import assign, whole
+from training.distributed.sharded import assign, whole
 
 
 def learning_rate(config: OptimiserConfig, step: int) -> float:

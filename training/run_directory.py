@@ -9,9 +9,9 @@ from typing import Final
 from schemas.dataset import DATASET_FILE
 from schemas.errors import UserError
 from schemas.record import from_json, to_json
-from training import checkpoint as ckpt
+from training.checkpoints import folder as ckpt
 from training.config import Recipe, RunConfig
-from training.metrics import SUMMARY, RunSummary, summarise
+from training.watching.metrics import SUMMARY, RunSummary, summarise
 
 CONFIG: Final = "config.json"
 Say = Callable[[str], None]

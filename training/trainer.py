@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from schemas.errors import CorruptSampleError, GuardError, UserError
-from training import checkpoint as ckpt
-from training import post_hoc_ema
+from training.checkpoints import folder as ckpt
+from training.checkpoints.contents import content_of
+from training.checkpoints.saving import Saver
 from training.config import RunConfig
-from training.contents import content_of
-from training.cost import CostMeter
+from training.cost.ledger import CostMeter
 from training.data.cache import Cache
 from training.data.held_out import without_held_out
 from training.data.manifest import Manifest
@@ -27,20 +27,20 @@ from training.data.plan import Plan, PlanState, accumulation_of, require_shares
 from training.data.prefetch import Prefetcher, Share, micro_batches
 from training.data.reader import Fault, Reader
 from training.diffusion.objective import make_objective
-from training.distributed import World, join_world
+from training.distributed.parallel import over_ranks
+from training.distributed.world import World, join_world
 from training.ema import Averages
 from training.execution import set_up
 from training.gradient import Accumulated, Gradient
-from training.handoff import hand_over
-from training.metrics import METRICS, MetricsLog, RunSummary, Window, line
 from training.network import network_of, smallest_batch
 from training.optimiser import Optimiser, learning_rate
-from training.parallel import over_ranks
 from training.run_directory import Say, open_run, write_summary
-from training.saving import Saver
 from training.stopping import StopSignals, interrupted
-from training.watching import ProfileWindow, Watching
-from training.weights import load_any_weights
+from training.watching.metrics import METRICS, MetricsLog, RunSummary, Window, line
+from training.watching.periodic import ProfileWindow, Watching
+from training.weights import post_hoc_ema
+from training.weights.files import load_any_weights
+from training.weights.handoff import hand_over
 
 _STOP: Final = 1000  # beyond all numbers of signals
 _SAVE_FAILED: Final = 1001

@@ -22,8 +22,8 @@ from training.models.config import DIT_SIZES, DitConfig, PixArtConfig
 from training.models.dit import DiT
 from training.models.official import NULL_CAPTION, POSITIONS, to_official
 from training.models.pixart import PixArt
-from training.public_checkpoints import load_official, save_official
-from training.weights import load_dit_weights, load_weights, save_weights
+from training.weights.files import load_dit_weights, load_weights, save_weights
+from training.weights.public_checkpoints import load_official, save_official
 
 CONFIG = PixArtConfig(depth=2, hidden=48, heads=4, caption_channels=64, position_base=8)
 DIT = DitConfig(depth=2, hidden=48, heads=4, classes=3, position_base=8)

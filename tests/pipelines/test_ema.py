@@ -8,7 +8,7 @@ from pipelines.ema import main
 from pipelines.train import main as train
 from pipelines.train import parser
 from schemas.errors import ExitCode, UserError
-from training.weights import load_weights
+from training.weights.files import load_weights
 
 
 def arguments(features: Any, out: Path, *more: str) -> list[str]:

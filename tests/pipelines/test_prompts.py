@@ -5,7 +5,7 @@ from drawing_models import write_t5
 
 from pipelines.prompts import main
 from schemas.errors import ExitCode
-from training.grids import read_prompts_file
+from training.watching.grids import read_prompts_file
 
 
 def test_prompts_are_embedded_with_their_true_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

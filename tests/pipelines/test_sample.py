@@ -238,7 +238,7 @@ def test_gpu_memory_that_runs_out_is_told_in_one_line(sample: Sample, monkeypatc
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
-    monkeypatch.setattr("training.drawing.sample", full)
+    monkeypatch.setattr("training.sampling.drawing.sample", full)
     with pytest.raises(UserError, match=r"1 pictures at a time\. Lower --batch"):
         sample("--prompts", "a")
 

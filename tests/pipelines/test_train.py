@@ -291,7 +291,7 @@ def test_a_full_disk_is_told_in_one_line(
     def full(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("training.checkpoint.replace_text", full)
+    monkeypatch.setattr("training.checkpoints.folder.replace_text", full)
     assert main(arguments(write_features(), tmp_path / "run")) == ExitCode.STORAGE
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -323,7 +323,7 @@ def test_the_objective_of_the_flags_is_kept_in_run_and_weights(
     write_features: Write, tmp_path: Path, flags: tuple[str, ...], channels: int
 ) -> None:
     from training.diffusion.config import from_metadata
-    from training.weights import load_weights
+    from training.weights.files import load_weights
 
     assert main(arguments(write_features(), tmp_path / "run", "--steps", "2", *flags)) == ExitCode.OK
     config, _, metadata = load_weights(tmp_path / "run" / "weights" / "ema.safetensors")

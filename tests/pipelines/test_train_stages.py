@@ -18,7 +18,7 @@ from pipelines.train import main, stage_of
 from pipelines.train_arguments import parser
 from schemas.errors import ExitCode
 from training.stages import STAGES
-from training.weights import load_any_weights, read_facts
+from training.weights.files import load_any_weights, read_facts
 
 Write = Callable[..., Any]
 ROOT = Path(__file__).parents[2]

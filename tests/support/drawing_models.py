@@ -11,7 +11,7 @@ from training.diffusion.config import ObjectiveConfig, to_metadata
 from training.models.config import DitConfig, PixArtConfig
 from training.models.dit import DiT
 from training.models.pixart import PixArt
-from training.weights import save_weights
+from training.weights.files import save_weights
 
 CONFIG = PixArtConfig(depth=1, hidden=48, heads=4, caption_channels=16, position_base=4, text_tokens=6)
 WORDS = ["<pad>", "</s>", "<unk>", "▁a", "▁red", "▁fox", "▁in", "▁snow", "▁harbour"]

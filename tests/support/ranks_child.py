@@ -15,13 +15,13 @@ import torch
 
 from training.config import EmaConfig, OptimiserConfig, RunConfig
 from training.data.manifest import open_manifest
-from training.distributed import join_world
+from training.distributed.parallel import shard
+from training.distributed.sharded import is_sharded, whole
+from training.distributed.world import join_world
 from training.ema import Averages
 from training.models.config import PixArtConfig
 from training.models.pixart import PixArt
 from training.optimiser import Optimiser
-from training.parallel import shard
-from training.sharded import is_sharded, whole
 from training.trainer import train
 
 

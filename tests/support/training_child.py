@@ -9,19 +9,20 @@ from fork_server import serve
 
 import training.trainer  # noqa: F401 - so that children need not
 from pipelines.train import main
-from training import checkpoint, saving
+from training.checkpoints import folder as ckpt
+from training.checkpoints import saving
 from training.optimiser import Optimiser
 
 PLACES = {
-    "commit": (checkpoint, "commit"),
+    "commit": (ckpt, "commit"),
     "save_weights": (saving, "save_weights"),
-    "digest": (checkpoint, "file_digest"),
+    "digest": (ckpt, "file_digest"),
     "fsync": (os, "fsync"),
     "rename": (Path, "rename"),
     "replace": (Path, "replace"),
     "link": (os, "link"),
     "rmtree": (shutil, "rmtree"),
-    "finish": (checkpoint, "finish"),
+    "finish": (ckpt, "finish"),
     "step": (Optimiser, "step"),
 }
 
@@ -39,5 +40,5 @@ def noting(commit: Callable[..., Path]) -> Callable[..., Path]:
 
 
 if __name__ == "__main__":
-    checkpoint.commit = noting(checkpoint.commit)
+    ckpt.commit = noting(ckpt.commit)
     serve(main, PLACES)

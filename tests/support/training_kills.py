@@ -11,8 +11,8 @@ from fork_server import ForkServer, Kill
 from safetensors.torch import load_file
 from training_runs import records, saved, step_losses
 
-from training import checkpoint as ckpt
-from training.weights import load_weights
+from training.checkpoints import folder as ckpt
+from training.weights.files import load_weights
 
 KEEP = 2
 PLACES = ("commit", "save_weights", "digest", "fsync", "rename", "replace", "link", "rmtree", "finish")

@@ -19,7 +19,7 @@ from training.data.reader import Reader
 from training.models.config import DitConfig, PixArtConfig
 from training.models.dit import DiT
 from training.trainer import train
-from training.weights import load_dit_weights
+from training.weights.files import load_dit_weights
 
 MODEL = DitConfig(depth=2, hidden=32, heads=2, classes=5, position_base=4)
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ from training.data.plan import Plan
 from training.data.policy import Policy
 from training.data.prefetch import Prefetcher, Share, micro_batches
 from training.data.reader import Reader
-from training.flops import dit_flops, pixart_flops
 from training.models.config import DitConfig, PixArtConfig
+from training.models.flops import dit_flops, pixart_flops
 from training.network import network_of, smallest_batch
 
 CPU = torch.device("cpu")

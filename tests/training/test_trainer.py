@@ -13,17 +13,17 @@ from safetensors.torch import load_file
 from small_runs import LEARN, MODEL, configured
 
 from schemas.errors import ExitCode, GuardError, InterruptedJobError, StorageError, UserError
-from training import saving
-from training.checkpoint import file_digest
+from training.checkpoints import saving
+from training.checkpoints.folder import file_digest
 from training.config import EmaConfig, RunConfig
 from training.data.manifest import Manifest, open_manifest
 from training.diffusion.config import ObjectiveConfig, from_metadata, to_metadata
 from training.diffusion.objective import Diffusion
-from training.metrics import read_metrics
-from training.post_hoc_ema import FOLDER
-from training.sampling import sample
+from training.sampling.guidance import sample
 from training.trainer import train
-from training.weights import load_model, load_weights
+from training.watching.metrics import read_metrics
+from training.weights.files import load_model, load_weights
+from training.weights.post_hoc_ema import FOLDER
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_a_machine_that_does_not_share_the_run_directory_is_told_so(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "not here" / "step-00000003"
-    monkeypatch.setattr("training.distributed.World.on_first", lambda *_: elsewhere)
+    monkeypatch.setattr("training.distributed.world.World.on_first", lambda *_: elsewhere)
     with pytest.raises(UserError, match="that all machines share"):
         run(configured(manifest, tmp_path / "run"), manifest)
 
@@ -280,7 +280,7 @@ def test_ranks_that_see_other_data_are_refused(
 ) -> None:
     config = configured(manifest, tmp_path / "run")
     other = dataclasses.replace(config.recipe, manifest_digest="other")
-    monkeypatch.setattr("training.distributed.World.from_first", lambda _, value: other if value else value)
+    monkeypatch.setattr("training.distributed.world.World.from_first", lambda _, value: other if value else value)
     with pytest.raises(UserError, match="rank 0 sees other data"):
         run(config, manifest)
 

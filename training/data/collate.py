@@ -13,7 +13,7 @@ from training.data.manifest import Manifest
 from training.data.plan import GlobalBatch
 from training.data.reader import Fault, Reader
 from training.data.slot import Slot
-from training.text_lengths import padded_length
+from training.models.text_lengths import padded_length
 
 
 @dataclass(frozen=True, slots=True, eq=False)

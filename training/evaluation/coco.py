@@ -9,7 +9,7 @@ from typing import Any, Final
 import xxhash
 
 from schemas.errors import UserError
-from training.checkpoint import file_digest
+from training.checkpoints.folder import file_digest
 
 RULE: Final = (
     "pictures in order of xxh64('SEED/image/IMAGE_ID'), ties by id, the first COUNT; of each the caption of least "

@@ -5,7 +5,7 @@ from typing import Final
 
 import xxhash
 
-from training.checkpoint import file_digest
+from training.checkpoints.folder import file_digest
 
 _MODEL_FILES: Final = {".json", ".safetensors", ".bin", ".model", ".txt"}
 

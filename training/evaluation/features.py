@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from schemas.errors import UserError
-from training.checkpoint import file_digest
+from training.checkpoints.folder import file_digest
 
 INCEPTION_PX: Final = 299
 INCEPTION_WIDTH: Final = 2048

@@ -22,8 +22,8 @@ from PIL import Image, PngImagePlugin
 from schemas.dataset import DATASET_FILE
 from schemas.errors import StorageError, UserError
 from schemas.record import canonical_json, from_json, to_json
-from training.drawing import DrawSettings
 from training.evaluation.prompt_lists import Picture, PromptList
+from training.sampling.drawing import DrawSettings
 
 RECORD: Final = "generation.json"
 PROMPT_FIELD: Final = "prompt"

@@ -10,7 +10,7 @@ from torch.nn.attention.varlen import varlen_attn
 
 from schemas.errors import UserError
 from training.models.config import ATTENTIONS
-from training.text_lengths import padded_length
+from training.models.text_lengths import padded_length
 
 
 class PaddedText(NamedTuple):

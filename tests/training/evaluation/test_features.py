@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from schemas.errors import UserError
-from training.checkpoint import file_digest
+from training.checkpoints.folder import file_digest
 from training.evaluation.features import computed, label, open_features, weights_digest
 
 CPU = torch.device("cpu")

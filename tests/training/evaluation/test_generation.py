@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from schemas.errors import UserError
-from training.drawing import DrawSettings
 from training.evaluation.generation import (
     RECORD,
     Models,
@@ -22,6 +21,7 @@ from training.evaluation.generation import (
     share_of,
 )
 from training.evaluation.prompt_lists import PromptList, compbench_list, geneval_list, plain_list
+from training.sampling.drawing import DrawSettings
 
 SETTINGS = DrawSettings("dpm", 20, 4.5, 8, 8)
 MODELS = Models("w", "ema", "512", "t", "v", "fp32")
