@@ -1,6 +1,7 @@
 """`python -m pipelines.demo_shards`: generated pictures with known truth, as tar shards."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipelines.command import parser, run
@@ -38,19 +39,28 @@ def main(arguments: Sequence[str]) -> int:
         metavar="N",
         help="damaged pictures at the end of each tar (default 2)",
     )
+    command.add_argument(
+        "--things", type=int, choices=(1, 2, 3), help="layout laion: so many things in each picture (default 1 to 3)"
+    )
     options = command.parse_args(arguments)
     if options.shards < 1 or options.rows < 1 or not 0 <= options.broken <= options.rows:
         raise UserError("--shards and --rows must be at least 1, and --broken between 0 and --rows.")
     if options.seed < 0:
         raise UserError("--seed must not be negative.")
+    if options.things is not None and options.layout != "laion":
+        raise UserError(f"--things is for layout laion alone, not {options.layout}. Leave it out.")
 
     from curation.scenes.scene import Split
     from curation.scenes.shards import write_imagenet_shards, write_laion_shards, write_sam_shards
 
-    write = {"laion": write_laion_shards, "sam": write_sam_shards, "imagenet": write_imagenet_shards}[options.layout]
+    writers: dict[str, Callable[..., list[Path]]] = {
+        "laion": functools.partial(write_laion_shards, things=options.things),
+        "sam": write_sam_shards,
+        "imagenet": write_imagenet_shards,
+    }
     split = Split(options.split)
     try:
-        paths = write(
+        paths = writers[options.layout](
             Path(options.out),
             shards=options.shards,
             rows=options.rows,

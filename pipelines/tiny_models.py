@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random weights (default 0)")
     options = command.parse_args(arguments)
     out = Path(options.out)
-    recipe = {"version": 3, "seed": options.seed}
+    recipe = {"version": 4, "seed": options.seed}
     if (out / _RECIPE).exists():
         if (out / _RECIPE).read_text(encoding="utf-8", errors="replace") != json.dumps(recipe) + "\n":
             raise UserError(f"{out}: holds checkpoints made with other settings. Name another --out, or remove it.")

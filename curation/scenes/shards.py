@@ -31,10 +31,17 @@ TRUTH_SUFFIX: Final = ".truth.jsonl"
 
 
 def write_laion_shards(
-    out: Path, *, shards: int, rows: int, seed: int = 0, split: Split = Split.TRAIN, broken: int = 2
+    out: Path,
+    *,
+    shards: int,
+    rows: int,
+    seed: int = 0,
+    split: Split = Split.TRAIN,
+    broken: int = 2,
+    things: int | None = None,
 ) -> list[Path]:
     """Tars `00000.tar`, ... with `KEY.jpg`, `KEY.txt` (alt text) and `KEY.json` as img2dataset writes them; the json
-    also has the `truth`. The last `broken` pictures of each tar are damaged."""
+    also has the `truth`. The last `broken` pictures of each tar are damaged. `things` fixes how many each shows."""
 
     def members(one: Scene, row: int, shard: int) -> list[tuple[str, bytes]]:
         key, truth, picture = f"{shard:05d}{row:04d}", truth_of(one), _picture(one, row - (rows - broken))
@@ -54,7 +61,7 @@ def write_laion_shards(
         }
         return [(f"{key}.jpg", picture), (f"{key}.txt", str(truth["alt"]).encode()), (f"{key}.json", _json(record))]
 
-    return _write(out, "{:05d}.tar", members, shards, rows, seed, split)
+    return _write(out, "{:05d}.tar", members, shards, rows, seed, split, things)
 
 
 def write_sam_shards(

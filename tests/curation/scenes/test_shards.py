@@ -99,3 +99,8 @@ def test_same_arguments_same_bytes_and_an_unchanged_shard_is_not_touched(tmp_pat
     (again,) = write_laion_shards(tmp_path / "b", shards=1, rows=13)
     assert (tar.stat().st_mtime_ns, again.read_bytes()) == before
     assert sorted(path.name for path in tar.parent.iterdir()) == ["00000.tar", "00000.truth.jsonl"]
+
+
+def test_laion_shards_can_hold_pictures_of_so_many_things(tmp_path: Path) -> None:
+    [tar] = write_laion_shards(tmp_path, shards=1, rows=6, broken=0, things=2)
+    assert [len(truth["things"]) for truth in truths(tar) if isinstance(truth["things"], list)] == [2] * 6
