@@ -34,8 +34,8 @@ class Average:
             assign(averaged, tensors[name])
 
     def _copy_buffers(self) -> None:
-        for name, buffer in self._buffers.items():
-            buffer.copy_(self._live_buffers[name])
+        if self._buffers:
+            torch._foreach_copy_(list(self._buffers.values()), [self._live_buffers[name] for name in self._buffers])
 
     def _parts(self) -> tuple[list[Tensor], list[Tensor]]:
         """This rank's part of the averages, and of the weights."""
@@ -58,9 +58,9 @@ class Ema(Average):
     def update(self, step: int, taken: Tensor) -> None:
         """Move towards the weights. `taken` is a 0-d bool on the device: where false, nothing moves, without a sync."""
         weight = taken * (1 - self.decay(step))
-        # One pass over memory, which is what this costs. torch's foreach form of it takes no weight from the device.
-        for averaged, live in zip(*self._parts(), strict=True):
-            averaged.lerp_(live, weight)
+        averaged, live = self._parts()
+        # One pass over memory, which is what this costs. A weight from the device has to be a tensor, one for each.
+        torch._foreach_lerp_(averaged, live, [weight] * len(averaged))
         self._copy_buffers()
 
 

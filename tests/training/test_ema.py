@@ -50,6 +50,20 @@ def test_a_skipped_step_moves_nothing() -> None:
     assert all(torch.equal(t, before[name]) for name, t in ema.state_dict().items())
 
 
+def test_all_tensors_at_once_give_the_same_bits_as_one_after_the_other() -> None:
+    net = model()
+    ema = Ema(net, EmaConfig(decay=0.9, warmup=False))
+    expected = {name: t.clone() for name, t in ema.state_dict().items()}
+    for step, taken in enumerate((TAKEN, SKIPPED, TAKEN)):
+        with torch.no_grad():
+            for p in net.parameters():
+                p.add_(torch.randn_like(p))
+        ema.update(step, taken)
+        for name, p in net.named_parameters():
+            expected[name].lerp_(p.detach(), taken * (1 - 0.9))
+    assert all(torch.equal(t, expected[name]) for name, t in ema.state_dict().items())
+
+
 def test_state_goes_into_another_average_by_name() -> None:
     net = model()
     source, target = Ema(net, EmaConfig()), Ema(model(), EmaConfig())
