@@ -40,26 +40,28 @@ def main(arguments: Sequence[str]) -> int:
 
     from training.config import RunConfig
     from training.data.manifest import open_mixture
+    from training.determinism import deterministic
     from training.distributed.world import join_world
     from training.watching.replay import as_json, lines, replay
 
     config = from_json(RunConfig, (options.out / "config.json").read_text(), str(options.out / "config.json"))
     config = replace(config, out=str(options.out), device=options.device, shard=False, compile=False)
     config = replace(config, micro_batch=options.micro_batch or config.micro_batch)
-    world = join_world(options.device)
-    if world.size > 1:
-        raise UserError("a replay runs in one process. Start it without torchrun.")
-    cache = Path(config.manifest_cache) if config.manifest_cache else None
-    manifest = open_mixture(config.sources, config.max_unmatched, cache)
-    found = replay(
-        config,
-        manifest,
-        world,
-        options.step,
-        lambda line: print(line, file=sys.stderr, flush=True),
-        redo=not options.as_saved,
-        each=options.each,
-    )
+    with deterministic(config):
+        world = join_world(options.device)
+        if world.size > 1:
+            raise UserError("a replay runs in one process. Start it without torchrun.")
+        cache = Path(config.manifest_cache) if config.manifest_cache else None
+        manifest = open_mixture(config.sources, config.max_unmatched, cache)
+        found = replay(
+            config,
+            manifest,
+            world,
+            options.step,
+            lambda line: print(line, file=sys.stderr, flush=True),
+            redo=not options.as_saved,
+            each=options.each,
+        )
     print("\n".join(lines(found, options.shown)))
     path = options.out / "replay" / f"step-{options.step:08d}.json"
     try:

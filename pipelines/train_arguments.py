@@ -184,6 +184,9 @@ def _add_run(run: argparse._ArgumentGroup) -> None:
         "--checkpoint-activations", action="store_true", help="compute blocks anew in the backward pass: less memory"
     )
     run.add_argument("--shard", action="store_true", help="split weights, averages and optimiser over all processes")
+    run.add_argument(
+        "--deterministic", action="store_true", help="the same bits from the same start on CUDA too; slower there"
+    )
     _option(run, "max-skipped", int, 20, "stop after so many steps in a row without a finite gradient")
 
 

@@ -144,6 +144,7 @@ class RunConfig:
     compile: bool = False  # the blocks, by torch.compile
     checkpoint_activations: bool = False  # the backward pass computes each block anew
     shard: bool = False  # split weights, averages and optimiser over the ranks
+    deterministic: bool = False  # the same bits from the same start on CUDA too, see training.determinism
     validate_every: int = 0  # steps between looks at the held-out loss, 0 for none
     validate_samples: int = 256  # most held-out samples that are looked at
     grid_every: int = 0  # steps between pictures, 0 for none

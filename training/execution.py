@@ -38,6 +38,8 @@ def set_up(model: nn.Module, config: RunConfig, manifest: Manifest, world: World
     if config.shard:
         shard(model, world, config.recipe.precision == "bf16")
         said.append(f"weights, averages and optimiser are split over {world.size} ranks")
+    if config.deterministic:
+        said.append("deterministic algorithms alone, so that the same start gives the same bits")
     return said
 
 

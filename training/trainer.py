@@ -26,6 +26,7 @@ from training.data.manifest import Manifest
 from training.data.plan import Plan, PlanState, accumulation_of, require_shares
 from training.data.prefetch import Prefetcher, Share, micro_batches
 from training.data.reader import Fault, Reader
+from training.determinism import deterministic
 from training.diffusion.objective import make_objective
 from training.distributed.parallel import over_ranks
 from training.distributed.world import World, join_world
@@ -54,10 +55,11 @@ def train(config: RunConfig, manifest: Manifest, say: Say) -> RunSummary:
     run is saved first), `GuardError` after `max_skipped` skipped steps in a row or more than `max_corrupt` damaged
     samples, `StorageError` where a disk refuses.
     """
-    world = join_world(config.device)
     run = Path(config.out)
     stopped_by = 0
     with contextlib.ExitStack() as stack:
+        stack.enter_context(deterministic(config))
+        world = join_world(config.device)
         signals = stack.enter_context(StopSignals())
         differs = world.from_first(config.recipe) != config.recipe
         if world.largest(differs):
