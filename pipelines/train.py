@@ -100,7 +100,7 @@ def train(options: argparse.Namespace, rank: int) -> None:
     rate = f"learning rate {config.recipe.optimiser.lr:.4g} after {stage.warmup_steps:,} steps of warm-up"
     try:
         run(
-            replace(config, about=(stage.describe(usual), rate)),
+            replace(config, about=(stage.describe(usual), rate, *config.about)),
             manifest,
             lambda line: print(line, file=sys.stderr, flush=True),
         )
@@ -153,7 +153,7 @@ def configure(
     recipe = Recipe(
         manifest_digest=manifest.digest,
         model=model,
-        init_digest=file_digest(start.path) if start is not None else "",
+        init_digest=(start.recorded or file_digest(start.path)) if start is not None else "",
         seed=options.seed,
         policy=policy,
         precision=options.precision or ("bf16" if on_cuda else "fp32"),
@@ -179,17 +179,19 @@ def configure(
         micro_batch=stage.micro_batch,
         init_from=str(start.path) if start is not None else "",
         grid_classes=tuple(options.grid_classes),
+        about=(f"{start.path} is gone, and this run goes on without it",) if start and start.recorded else (),
         **own,
     )
 
 
 def _start(options: argparse.Namespace, stage: Stage) -> "Start | None":
     """The weights to start from, if any. Raises `UserError` if the stage does not start from such."""
+    from training.run_directory import begun
     from training.weights.handoff import Start
 
     if not options.init_from:
         return None
-    start = Start.of(Path(options.init_from), options.init_weights)
+    start = Start.of(Path(options.init_from), options.init_weights, begun(Path(options.out)))
     stage.check_start(start.stage, str(start.path))
     return start
 

@@ -33,6 +33,14 @@ def open_run(run: Path, config: RunConfig, stack: ExitStack, say: Say) -> Path |
     return folder
 
 
+def begun(run: Path) -> Recipe | None:
+    """The recipe of the newest checkpoint that has one, whole or not; None for a run that has none yet."""
+    for folder in ckpt.folders(run):
+        if (folder / ckpt.RECIPE).is_file():
+            return _recipe_of(folder)
+    return None
+
+
 def _check_place(run: Path) -> None:
     """Raise `UserError` if `run` is the directory of something else, such as a data set or a model."""
     if (run / DATASET_FILE).exists():
@@ -57,9 +65,12 @@ def write_summary(run: Path) -> RunSummary:
 
 
 def _check_recipe(run: Path, folder: Path, recipe: Recipe) -> None:
-    before = from_json(Recipe, (folder / ckpt.RECIPE).read_text(), str(folder / ckpt.RECIPE))
-    differences = before.differences(recipe)
+    differences = _recipe_of(folder).differences(recipe)
     if differences:
         raise UserError(
             f"{run} was begun otherwise: {'; '.join(differences)}. Give the same settings, or choose another --out."
         )
+
+
+def _recipe_of(folder: Path) -> Recipe:
+    return from_json(Recipe, (folder / ckpt.RECIPE).read_text(), str(folder / ckpt.RECIPE))

@@ -84,6 +84,39 @@ def test_the_reading_of_the_paper_is_chosen_by_flags_and_binds_the_run(
     assert "reading.shared was fresh, now first-block" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("source", ["pixel", "align"])
+def test_a_run_goes_on_bitwise_once_the_weights_it_started_from_are_gone(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    made = write_features(classes=3)
+    latents, text = ("--latents", str(made.latents)), ("--text", str(made.text))
+    first = (*latents, "--classes", "3") if source == "pixel" else (*latents, *text, "--null-caption", "buffer")
+    assert run(source, tmp_path / "first", *first) == ExitCode.OK
+    more = (*latents, *text, "--init-from", str(tmp_path / "first"))
+    if source == "align":
+        more = (*more, "--null-caption", "buffer")
+    assert run("align", tmp_path / "whole", *more, "--steps", "6") == ExitCode.OK
+    assert run("align", tmp_path / "parts", *more) == ExitCode.OK
+    weights = tmp_path / "first" / "weights" / "ema.safetensors"
+    held = weights.read_bytes()
+    weights.write_bytes((tmp_path / "first" / "weights" / "raw.safetensors").read_bytes())
+    capsys.readouterr()
+    assert run("align", tmp_path / "parts", *more, "--steps", "6") == ExitCode.BAD_INPUT
+    assert "init_digest was " in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "first")
+    assert run("align", tmp_path / "new", *more) == ExitCode.BAD_INPUT
+    assert "no such file" in capsys.readouterr().err
+    if source == "pixel":
+        assert run("align", tmp_path / "parts", *more, "--reparameterise-at", "250") == ExitCode.BAD_INPUT
+        assert "reading.timestep was 500, now 250" in capsys.readouterr().err
+    assert run("align", tmp_path / "parts", *more, "--steps", "6") == ExitCode.OK
+    assert "first is gone, and this run goes on without it" in capsys.readouterr().err
+    assert saved(tmp_path / "parts", 6) == saved(tmp_path / "whole", 6)
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(held)
+    assert run("align", tmp_path / "parts", *more, "--steps", "7") == ExitCode.OK
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

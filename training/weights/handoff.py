@@ -15,6 +15,7 @@ from typing import Final
 from torch import Tensor
 
 from schemas.errors import UserError
+from training.config import Recipe
 from training.data.sources import Facts
 from training.diffusion.config import ObjectiveConfig, from_metadata
 from training.models.config import DitConfig, PixArtConfig
@@ -73,20 +74,25 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Weights to start from, by what their file says of itself."""
+    """Weights to start from, by what their file says of itself; or once it is gone, by what their run recorded."""
 
     path: Path
     config: Config
-    stage: str  # that made them; empty if the file does not say
+    stage: str  # that made them; empty if nobody says
+    recorded: str = ""  # the digest of a file that is gone
 
     @classmethod
-    def of(cls, path: Path, kind: str) -> "Start":
+    def of(cls, path: Path, kind: str, begun: Recipe | None = None) -> "Start":
         """The weights in the file `path`; or in the run directory `path`, those of `kind`: ema or raw.
 
-        Raises `UserError` if there are none.
+        `begun` is the recipe of the run that is to go on, if there is one. It does not need the file any more: what
+        it took from there is in its recipe and its checkpoints. Raises `UserError` if there are none, and no such run.
         """
         if path.is_dir():
             path = path / {"ema": EMA_WEIGHTS, "raw": RAW_WEIGHTS}[kind]
+        if not path.is_file() and begun is not None and begun.init_digest:
+            # Its model has inherited what there was to inherit; of a DiT, a PixArt inherits nothing.
+            return cls(path, DitConfig() if begun.reading is not None else begun.model, "", begun.init_digest)
         if not path.is_file():
             raise UserError(f"--init-from {path}: no such file. Check the path, or wait for the first checkpoint.")
         config, metadata = read_facts(path)
