@@ -17,6 +17,7 @@ from training_runs import saved, step_losses
 from pipelines.train import main, stage_of
 from pipelines.train_arguments import parser
 from schemas.errors import ExitCode
+from training.models.config import PIXART_SIZES, PixArtConfig
 from training.stages import STAGES
 from training.weights.files import load_any_weights, read_facts
 
@@ -69,6 +70,36 @@ def test_the_stages_hand_over_to_each_other_up_to_the_last(
     recipe = json.loads((runs["align"] / "config.json").read_text())["recipe"]
     assert recipe["reading"] == {"shared": "first-block", "timestep": 500, "without_class": "zero"}
     assert len(recipe["init_digest"]) == 32
+
+
+def test_the_last_stage_takes_up_sizes_and_shapes_of_pictures_and_learns_from_them(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PIXART_SIZES, "narrow/2", PixArtConfig(depth=2, hidden=48, heads=2))  # three parts of 16
+    made = write_features(buckets={(64, 64): 6, (32, 96): 6, (96, 32): 4})
+    more = ("--latents", str(made.latents), "--text", str(made.text), "--model", "narrow/2")
+    last, onward = tmp_path / "last", ("--init-from", str(tmp_path / "before"))
+    assert run("aesthetic-512", tmp_path / "before", *more) == ExitCode.OK
+    capsys.readouterr()
+    assert run("aesthetic-1024", last, *more, *onward, "--steps", "6") == ExitCode.OK
+    said = capsys.readouterr().err
+    assert "micro-conditions yes, position scale 2" in said
+    assert "px 64 (not 1,024)" in said
+    drawn = said.partition("drawn anew: ")[2].partition("\n")[0].split(", ")
+    layers = [f"mlp.{layer}.{part}" for layer in (0, 2) for part in ("bias", "weight")]
+    assert drawn == [f"{embedder}.{layer}" for embedder in ("ar_embedder", "csize_embedder") for layer in layers]
+    config, tensors, metadata = load_any_weights(last / "weights" / "raw.safetensors")
+    assert isinstance(config, PixArtConfig)
+    assert (config.micro_conditions, config.position_scale, metadata["stage"]) == (True, 2.0, "aesthetic-1024")
+    assert tensors.keys() - load_any_weights(tmp_path / "before" / "weights" / "raw.safetensors")[1].keys() == {*drawn}
+    whole = saved(last, 6)
+    for name in drawn:  # reached by the gradient
+        assert any(whole[f"optimiser.safetensors/exp_avg.{name}"]), name
+    parts = tmp_path / "parts"
+    assert run("aesthetic-1024", parts, *more, *onward) == ExitCode.OK
+    assert run("aesthetic-1024", parts, *more, *onward, "--steps", "6") == ExitCode.OK
+    assert saved(parts, 6) == whole
+    assert step_losses(parts) == step_losses(last)
 
 
 def test_the_reading_of_the_paper_is_chosen_by_flags_and_binds_the_run(
