@@ -9,6 +9,7 @@ from training.data.manifest import Manifest
 from training.data.mixture import Source
 from training.data.policy import Policy
 from training.models.config import PixArtConfig
+from training.trainer import train
 
 MODEL = PixArtConfig(depth=2, hidden=32, heads=2, caption_channels=32, text_tokens=12, position_base=4)
 LEARN = OptimiserConfig(lr=1e-3, warmup_steps=2, clip=1.0)
@@ -35,3 +36,10 @@ def configured(manifest: Manifest, out: Path, steps: int = 6, **changes: Any) ->
         max_skipped=3,
     )
     return replace(config, **changes)
+
+
+def run(config: RunConfig, manifest: Manifest) -> list[str]:
+    """Train; what was said."""
+    said: list[str] = []
+    train(config, manifest, said.append)
+    return said

@@ -25,3 +25,9 @@ def saved(run: Path, step: int) -> dict[str, bytes]:
         for path in sorted(folder.glob("*.safetensors"))
         for name, tensor in load_file(path).items()
     }
+
+
+def saved_files(run: Path, step: int) -> dict[str, bytes]:
+    """The bytes of the same files, with the clock that weights files carry."""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import configured, run
 from training_runs import saved, step_losses
 
 from schemas.errors import DatasetError, UserError
-from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig
+from training.config import OptimiserConfig, RunConfig
 from training.data.manifest import Manifest, open_mixture
 from training.data.mixture import Share, Source
 from training.data.plan import Plan
@@ -35,33 +36,11 @@ def labelled(features: Any) -> Manifest:
 
 
 def configure(manifest: Manifest, out: Path, steps: int = 6, **changes: Any) -> RunConfig:
-    learn = OptimiserConfig(lr=1e-3, warmup_steps=2, clip=1.0)
+    config = configured(manifest, out, steps, sources=(Source("", "latents", ()),), **changes)
     policy = Policy(4, caption_drop=0.2, datasets=(Share(captions=()),))
-    recipe = Recipe(manifest.digest, MODEL, "", 0, policy, "fp32", learn, EmaConfig(), stage="pixel")
-    config = RunConfig(
-        recipe=recipe,
-        sources=(Source("", "latents", ()),),
-        out=str(out),
-        max_unmatched=0.0,
-        manifest_cache="",
-        init_from="",
-        steps=steps,
-        micro_batch=4,
-        device="cpu",
-        threads=2,
-        prefetch=2,
-        log_every=2,
-        save_every=3,
-        keep_checkpoints=20,
-        max_skipped=3,
+    return dataclasses.replace(
+        config, recipe=dataclasses.replace(config.recipe, model=MODEL, policy=policy, stage="pixel")
     )
-    return dataclasses.replace(config, **changes)
-
-
-def run(config: RunConfig, manifest: Manifest) -> list[str]:
-    said: list[str] = []
-    train(config, manifest, said.append)
-    return said
 
 
 def test_classes_are_learned_from_latents_alone(manifest: Manifest, tmp_path: Path) -> None:

@@ -14,17 +14,11 @@ from training_runs import saved, step_losses
 
 from schemas.errors import UserError
 from training.config import RunConfig
-from training.data.manifest import Manifest, open_manifest
+from training.data.manifest import Manifest
 from training.determinism import WORKSPACE, deterministic
 from training.trainer import train
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def manifest(write_features: Callable[..., Any]) -> Manifest:
-    made = write_features(buckets={(64, 64): 9, (32, 96): 5})
-    return open_manifest(str(made.latents), str(made.text))
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import configured
 from training_runs import step_losses
 
 from schemas.errors import UserError
-from training.config import EmaConfig, OptimiserConfig, Recipe, RunConfig
+from training.config import EmaConfig, RunConfig
 from training.data.manifest import Manifest, open_manifest
-from training.data.mixture import Source
 from training.data.policy import Policy
 from training.distributed.world import World
 from training.execution import set_up, shapes_of
@@ -30,7 +30,6 @@ from training.trainer import train
 
 ROOT = Path(__file__).parents[3]
 MODEL = PixArtConfig(depth=2, hidden=36, heads=2, caption_channels=20, text_tokens=12, position_base=4)
-LEARN = OptimiserConfig(lr=1e-3, warmup_steps=2, clip=1.0)
 ALONE = World(0, 1, torch.device("cpu"), None)
 
 
@@ -45,26 +44,11 @@ def manifest(features: Any) -> Manifest:
 
 
 def configure(manifest: Manifest, out: Path, **changes: Any) -> RunConfig:
-    ema = EmaConfig(power=(0.1,))
-    recipe = Recipe(manifest.digest, MODEL, "", 0, Policy(8, caption_drop=0.1), "fp32", LEARN, ema)
-    config = RunConfig(
-        recipe=recipe,
-        sources=(Source("", "latents", ("text",)),),
-        out=str(out),
-        max_unmatched=0.0,
-        manifest_cache="",
-        init_from="",
-        steps=4,
-        micro_batch=3,  # two micro-steps of two samples on each of two ranks
-        device="cpu",
-        threads=0,
-        prefetch=1,
-        log_every=2,
-        save_every=2,
-        keep_checkpoints=20,
-        max_skipped=3,
-    )
-    return dataclasses.replace(config, **changes)
+    """On each of two ranks a step is two micro-steps of two samples."""
+    config = configured(manifest, out, 4, micro_batch=3, save_every=2, threads=0, prefetch=1)
+    policy, ema = Policy(8, caption_drop=0.1), EmaConfig(power=(0.1,))
+    recipe = dataclasses.replace(config.recipe, model=MODEL, policy=policy, ema=ema)
+    return dataclasses.replace(config, recipe=recipe, **changes)
 
 
 def on_ranks(folder: Path, jobs: Sequence[tuple[Any, ...]]) -> None:

@@ -11,7 +11,7 @@ import torch
 from drawing_models import write_kl
 from PIL import Image
 from safetensors.torch import save_file
-from small_runs import MODEL, configured
+from small_runs import MODEL, configured, run
 from torch import nn
 from training_runs import saved, step_losses
 
@@ -24,7 +24,6 @@ from training.data.policy import Policy
 from training.distributed.world import World
 from training.ema import Averages
 from training.network import network_of
-from training.trainer import train
 from training.watching.lent import lent
 from training.watching.validation import Validation
 
@@ -41,12 +40,6 @@ def watched(manifest: Manifest, out: Path, **changes: Any) -> RunConfig:
     config = configured(manifest, out, **changes)
     recipe = replace(config.recipe, held_out=0.3)
     return replace(config, recipe=recipe, validate_every=2, validate_samples=10)
-
-
-def run(config: RunConfig, manifest: Manifest) -> list[str]:
-    said: list[str] = []
-    train(config, manifest, said.append)
-    return said
 
 
 def records(run: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import configured
+from small_runs import configured, run
 from training_runs import records, step_losses
 
 from pipelines.train import main
@@ -16,22 +16,9 @@ from training.config import RunConfig
 from training.data.manifest import Manifest, open_manifest
 from training.diffusion.objective import Diffusion
 from training.distributed.world import World
-from training.trainer import train
 from training.watching.replay import Replay, lines, replay
 
 ALONE = World(0, 1, torch.device("cpu"), None)
-
-
-@pytest.fixture
-def manifest(write_features: Callable[..., Any]) -> Manifest:
-    made = write_features(buckets={(64, 64): 9, (32, 96): 5})
-    return open_manifest(str(made.latents), str(made.text))
-
-
-def run(config: RunConfig, manifest: Manifest) -> list[str]:
-    said: list[str] = []
-    train(config, manifest, said.append)
-    return said
 
 
 def replayed(config: RunConfig, manifest: Manifest, step: int, **options: bool) -> Replay:
