@@ -1,0 +1,67 @@
+"""Figures and grids of pictures for docs/claims.md."""
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, ImageDraw
+
+from benchmarks.claims.arms import ARMS, RAW
+from benchmarks.claims.campaign import folder_of
+from benchmarks.claims.data import PROMPTS
+from benchmarks.claims.results import read_results
+from benchmarks.claims.svg import Series, curves
+
+_SHOWN: Final = 8  # prompts in a grid
+_LABEL_PX: Final = 130
+_COLOURS: Final = 128  # of the grid's palette, to keep it small
+
+
+def draw_figures(out: Path, figures: Path) -> None:
+    """Write `claims-loss.svg` and `claims-grid.png` of the runs below `out` into `figures`."""
+    results = read_results(out)
+    figures.mkdir(parents=True, exist_ok=True)
+    series = [
+        Series(arm.name, tuple(one.curve for one in results if one.arm == arm.name))
+        for arm in ARMS
+        if arm.name != RAW and not arm.longer and any(one.arm == arm.name for one in results)
+    ]
+    # The arm on alt texts is held out with alt texts: another task, so its curve is no companion of the others.
+    chart = curves("Held-out loss in the course of training, averaged weights", "steps", series)
+    (figures / "claims-loss.svg").write_text(chart)
+    arms = [arm.name for arm in ARMS if any(one.arm == arm.name and one.seed == 0 for one in results)]
+    grid(out, arms, 0).save(figures / "claims-grid.png", optimize=True)
+
+
+def grid(out: Path, arms: Sequence[str], seed: int) -> Image.Image:
+    """The first prompts as every arm draws them from the same noise; above them the scenes that they tell of."""
+    prompts = [json.loads(line) for line in (out / "data" / PROMPTS["dense"]).read_text().splitlines()][:_SHOWN]
+    rows = [("what was asked", [_scene(out, str(prompt["key"])) for prompt in prompts])]
+    for arm in arms:
+        folder = folder_of(out, arm, seed) / "pictures" / "dense"
+        rows.append((arm, [Image.open(folder / f"{number:05}.png") for number in range(len(prompts))]))
+    cell = rows[1][1][0].width
+    sheet = Image.new("RGB", (_LABEL_PX + (cell + 2) * len(prompts), (cell + 2) * len(rows)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, (name, pictures) in enumerate(rows):
+        pen.text((4, (cell + 2) * row + cell // 2 - 6), name, fill="black")
+        for column, picture in enumerate(pictures):
+            sheet.paste(
+                picture.convert("RGB").resize((cell, cell)), (_LABEL_PX + (cell + 2) * column, (cell + 2) * row)
+            )
+    return sheet.quantize(_COLOURS, dither=Image.Dither.NONE)
+
+
+def _scene(out: Path, key: str) -> Image.Image:
+    """The test picture of that key."""
+    for path in sorted((out / "data" / "shards" / "test").glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                name, _, kind = member.name.partition(".")
+                file = tar.extractfile(member) if name == key and kind in ("jpg", "png") else None
+                if file is not None:
+                    return Image.open(io.BytesIO(file.read()))
+    raise FileNotFoundError(f"no picture {key} in {out}/data/shards/test")
