@@ -19,7 +19,7 @@ def main() -> None:
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="default 0 1 2")
     names = [arm.name for arm in ARMS]
     command.add_argument("--arms", nargs="+", default=names, choices=names, metavar="ARM", help="default: all")
-    command.add_argument("--table-only", action="store_true", help="run nothing")
+    command.add_argument("--table-only", action="store_true", help="run nothing; tell of what is done")
     command.add_argument("--figures", type=Path, metavar="DIR", help="also draw figures and grids there")
     for field in fields(Sizes):
         flag = "--" + field.name.replace("_", "-")
@@ -29,6 +29,7 @@ def main() -> None:
 
     import torch
 
+    from benchmarks.claims.alignment import align
     from benchmarks.claims.campaign import run_campaign
     from benchmarks.claims.table import tables
 
@@ -36,6 +37,7 @@ def main() -> None:
     sizes = Sizes(**{field.name: getattr(options, field.name) for field in fields(Sizes)})
     if not options.table_only:
         run_campaign(options.out, [arm_named(name) for name in options.arms], options.seeds, sizes)
+    align(options.out)
     print(tables(options.out))
     if options.figures:
         from benchmarks.claims.figures import draw_figures

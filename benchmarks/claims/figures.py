@@ -1,19 +1,19 @@
 """Figures and grids of pictures for docs/claims.md."""
 
-import io
 import json
-import tarfile
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from PIL import Image, ImageDraw
 
-from benchmarks.claims.arms import ARMS, RAW
+from benchmarks.claims.alignment import true_pictures
+from benchmarks.claims.arms import ARMS, DENSE, RAW
 from benchmarks.claims.campaign import folder_of
 from benchmarks.claims.data import PROMPTS
-from benchmarks.claims.results import read_results
-from benchmarks.claims.svg import Series, curves
+from benchmarks.claims.results import Result, read_results, spread
+from benchmarks.claims.svg import Series, curves, dots
 
 _SHOWN: Final = 8  # prompts in a grid
 _LABEL_PX: Final = 130
@@ -21,7 +21,7 @@ _COLOURS: Final = 128  # of the grid's palette, to keep it small
 
 
 def draw_figures(out: Path, figures: Path) -> None:
-    """Write `claims-loss.svg` and `claims-grid.png` of the runs below `out` into `figures`."""
+    """Write three charts and a grid of pictures of the runs below `out` into `figures`."""
     results = read_results(out)
     figures.mkdir(parents=True, exist_ok=True)
     series = [
@@ -32,14 +32,27 @@ def draw_figures(out: Path, figures: Path) -> None:
     # The arm on alt texts is held out with alt texts: another task, so its curve is no companion of the others.
     chart = curves("Held-out loss in the course of training, averaged weights", "steps", series)
     (figures / "claims-loss.svg").write_text(chart)
+    _dots(results, figures / "claims-place.svg", "Colour and place as asked, of all prompts", "colour and place")
+    _dots(results, figures / "claims-noun.svg", "Noun as asked, of all prompts, as read by rules", "noun")
     arms = [arm.name for arm in ARMS if any(one.arm == arm.name and one.seed == 0 for one in results)]
     grid(out, arms, 0).save(figures / "claims-grid.png", optimize=True)
+
+
+def _dots(results: Sequence[Result], path: Path, title: str, measure: str) -> None:
+    rows = []
+    for arm in ARMS:
+        found = spread(results, arm.name, f"dense: {measure}")
+        if found is not None:
+            rows.append((arm.name, found.values))
+    chance = spread(results, DENSE, f"dense, by chance: {measure}")
+    most = max(value for _, values in rows for value in values)
+    path.write_text(dots(title, rows, chance.mean if chance else None, min(1.0, max(1, math.ceil(10 * most)) / 10)))
 
 
 def grid(out: Path, arms: Sequence[str], seed: int) -> Image.Image:
     """The first prompts as every arm draws them from the same noise; above them the scenes that they tell of."""
     prompts = [json.loads(line) for line in (out / "data" / PROMPTS["dense"]).read_text().splitlines()][:_SHOWN]
-    rows = [("what was asked", [_scene(out, str(prompt["key"])) for prompt in prompts])]
+    rows = [("what was asked", list(true_pictures(out, prompts)))]
     for arm in arms:
         folder = folder_of(out, arm, seed) / "pictures" / "dense"
         rows.append((arm, [Image.open(folder / f"{number:05}.png") for number in range(len(prompts))]))
@@ -53,15 +66,3 @@ def grid(out: Path, arms: Sequence[str], seed: int) -> Image.Image:
                 picture.convert("RGB").resize((cell, cell)), (_LABEL_PX + (cell + 2) * column, (cell + 2) * row)
             )
     return sheet.quantize(_COLOURS, dither=Image.Dither.NONE)
-
-
-def _scene(out: Path, key: str) -> Image.Image:
-    """The test picture of that key."""
-    for path in sorted((out / "data" / "shards" / "test").glob("*.tar")):
-        with tarfile.open(path) as tar:
-            for member in tar:
-                name, _, kind = member.name.partition(".")
-                file = tar.extractfile(member) if name == key and kind in ("jpg", "png") else None
-                if file is not None:
-                    return Image.open(io.BytesIO(file.read()))
-    raise FileNotFoundError(f"no picture {key} in {out}/data/shards/test")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.claims.alignment import ALIGNMENT
 from benchmarks.claims.arms import ARMS
 from benchmarks.claims.campaign import RESULT, folder_of
 
@@ -75,6 +76,9 @@ def pixel_seconds(out: Path, seeds: Sequence[int]) -> list[float]:
 def _read(folder: Path) -> Result:
     told = json.loads((folder / RESULT).read_text())
     values = {f"loss, {text}": float(loss) for text, loss in told["loss"].items()}
+    if (folder / ALIGNMENT).exists():
+        aligned = json.loads((folder / ALIGNMENT).read_text())
+        values |= {f"{kind}: {name}": share for kind, shares in aligned.items() for name, share in shares.items()}
     looks = [json.loads(line) for line in (folder / "run" / "validation.jsonl").read_text().splitlines()]
     curve = tuple((int(look["step"]), float(look["ema"]["loss"])) for look in looks)
     return Result(told["arm"], told["seed"], told["steps"], told["parameters"], told["seconds"], values, curve)

@@ -26,7 +26,7 @@ def curves(title: str, x_label: str, series: Sequence[Series], height: int = 340
     """Each seed a thin line, their mean a thick one; y from the least value to the most."""
     points = [point for one in series for curve in one.curves for point in curve]
     x_most = max(x for x, _ in points)
-    low, high = min(y for _, y in points), max(y for _, y in points)
+    low, high = min(y for _, y in points), max(y for _, y in points) + 1e-9  # one look alone has no height
     plot_w, plot_h = _WIDTH - _LEFT - _RIGHT, height - _TOP - _BOTTOM
 
     def place(x: float, y: float) -> str:

@@ -1,59 +1,79 @@
 """The results of all runs that are done, as Markdown: mean, and least to most over the seeds."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from benchmarks.claims.arms import ARMS, CLAIMS, Claim
+from benchmarks.claims.alignment import MEASURES, TRUE
+from benchmarks.claims.arms import ARMS, BASE, CLAIMS, Claim
 from benchmarks.claims.results import Result, differences, pixel_seconds, read_results, spread
 
-_LOSSES = "loss, "
+_LOSS: Final = "loss, "
+_LOSSES: Final = ("loss, dense", "loss, raw")
+_ALIGNED: Final = tuple(f"{kind}: {measure}" for kind, measures in MEASURES.items() for measure in measures)
+_COMPARED: Final = ("loss, dense", "dense: ground", "dense: colour and place", "dense: noun", "short: colour")
 
 
 def tables(out: Path) -> str:
-    """What every run measured, then each claim's arms against its first."""
+    """What every run measured, then each claim's arms against one another."""
     results = read_results(out)
     if not results:
         return "No run is done yet."
-    names = list(dict.fromkeys(name for one in results for name in one.values))
-    parts = [_whole(results, names)]
+    parts = [_costs(results), _alignment(results, out)]
     took = pixel_seconds(out, sorted({one.seed for one in results}))
     if took:
-        parts.append(f"Stage 1 took {min(took):,.0f} to {max(took):,.0f} s beside that.")
-    parts += [_claim(claim, results, names) for claim in CLAIMS]
+        parts.insert(1, f"Stage 1 took {min(took):,.0f} to {max(took):,.0f} s beside that.")
+    parts += [_claim(claim, results) for claim in CLAIMS]
     return "\n\n".join(parts) + "\n"
 
 
-def _whole(results: Sequence[Result], names: Sequence[str]) -> str:
+def _costs(results: Sequence[Result]) -> str:
     rows = []
-    for arm in ARMS:
-        mine = [one for one in results if one.arm == arm.name]
-        if mine:
-            told = [_cell(results, arm.name, name) for name in names]
-            cost = sum(one.seconds for one in mine) / len(mine)
-            size, seconds = f"{mine[0].parameters / 1e6:.2f}M", f"{cost:,.0f} s"
-            rows.append([arm.name, str(len(mine)), f"{mine[0].steps:,}", size, seconds, *told])
-    return _markdown(["arm", "seeds", "steps", "parameters", "training", *names], rows)
+    for name in _done(results):
+        mine = [one for one in results if one.arm == name]
+        seconds = sum(one.seconds for one in mine) / len(mine)
+        size = f"{mine[0].parameters / 1e6:.2f}M"
+        told = [_cell(results, name, loss) for loss in _LOSSES]
+        rows.append([name, str(len(mine)), f"{mine[0].steps:,}", size, f"{seconds:,.0f} s", *told])
+    return _markdown(["arm", "seeds", "steps", "parameters", "training", *_LOSSES], rows)
 
 
-def _claim(claim: Claim, results: Sequence[Result], names: Sequence[str]) -> str:
-    rows = []
-    for arm, base in claim.pairs:
-        told = [_difference(differences(results, arm, base, name), name) for name in names]
-        rows.append([f"{arm} less {base}", *told])
-    return f"({claim.name}) {claim.claim}\n\n" + _markdown(["seed by seed", *names], rows)
+def _alignment(results: Sequence[Result], out: Path) -> str:
+    rows = [[name, *(_cell(results, name, measure) for measure in _ALIGNED)] for name in _done(results)]
+    chance = [measure.replace(":", ", by chance:") for measure in _ALIGNED]
+    rows.append([f"{BASE.name}, by chance", *(_cell(results, BASE.name, measure) for measure in chance)])
+    if (out / TRUE).exists():
+        told = json.loads((out / TRUE).read_text())
+        shares = [told[kind][measure] for kind, measures in MEASURES.items() for measure in measures]
+        rows.append(["true pictures", *(f"{share:.0%}" for share in shares)])
+    return _markdown(["arm", *_ALIGNED], rows)
+
+
+def _claim(claim: Claim, results: Sequence[Result]) -> str:
+    rows = [
+        [f"{arm} less {base}", *(_difference(differences(results, arm, base, name), name) for name in _COMPARED)]
+        for arm, base in claim.pairs
+    ]
+    return f"({claim.name}) {claim.claim}\n\n" + _markdown(["seed by seed", *_COMPARED], rows)
+
+
+def _done(results: Sequence[Result]) -> list[str]:
+    there = {one.arm for one in results}
+    return [arm.name for arm in ARMS if arm.name in there]
 
 
 def _cell(results: Sequence[Result], arm: str, name: str) -> str:
     found = spread(results, arm, name)
-    return "" if found is None else found.told(".3f" if name.startswith(_LOSSES) else ".0%")
+    return "" if found is None else found.told(".3f" if name.startswith(_LOSS) else ".0%")
 
 
 def _difference(found: Sequence[float], name: str) -> str:
-    """The mean of the differences, and how many of them are above zero."""
+    """The mean of the differences, and in how many seeds it is above zero."""
     if not found:
         return ""
     mean = sum(found) / len(found)
-    told = f"{mean:+.3f}" if name.startswith(_LOSSES) else f"{100 * mean:+.0f} points"
+    told = f"{mean:+.3f}" if name.startswith(_LOSS) else f"{100 * mean:+.0f} points"
     return f"{told}, up in {sum(value > 0 for value in found)} of {len(found)}"
 
 

@@ -1,14 +1,20 @@
 """A campaign of two arms at the least size: it makes the table, and one that was stopped goes on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.claims import campaign, data
+from benchmarks.claims.alignment import MEASURES, align, rights
 from benchmarks.claims.arms import ARMS, Sizes, arm_named
 from benchmarks.claims.commands import command
 from benchmarks.claims.figures import draw_figures
+from benchmarks.claims.reading import read
 from benchmarks.claims.table import tables
+from curation.scenes.drawing import draw
+from curation.scenes.scene import Split, scene
+from curation.scenes.truth import truth_of
 
 SIZES = Sizes(
     drawn=60,
@@ -56,8 +62,10 @@ def test_a_stopped_campaign_goes_on_and_ends_with_a_table(tmp_path: Path, monkey
     again.clear()
     campaign.run_campaign(tmp_path, ARMS_TRIED, [0], SIZES)
     assert not again
+    align(tmp_path)
+    assert "dense, by chance" in tables(tmp_path)
     draw_figures(tmp_path, tmp_path / "figures")
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"claims-loss.svg", "claims-grid.png"}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} >= {"claims-loss.svg", "claims-grid.png"}
 
 
 def test_runs_of_other_sizes_are_not_mixed(tmp_path: Path) -> None:
@@ -69,3 +77,21 @@ def test_runs_of_other_sizes_are_not_mixed(tmp_path: Path) -> None:
 def test_an_unknown_arm_is_named_with_those_that_there_are() -> None:
     with pytest.raises(ValueError, match=f"no arm 'wide'; there are {ARMS[0].name}"):
         arm_named("wide")
+
+
+def test_a_true_picture_is_read_as_what_it_shows() -> None:
+    right = []
+    for number in range(40):
+        one = scene(0, number, split=Split.TEST, things=1)
+        right.append(rights(read(draw(replace(one, height_px=192, width_px=192))), truth_of(one)))
+    shares = {name: sum(each[name] for each in right) / len(right) for name in right[0]}
+    assert shares["ground"] == 1
+    assert shares["colour and place"] > 0.7
+    assert shares["noun"] > 0.7
+
+
+def test_a_bare_ground_shows_no_thing_and_a_picture_of_another_prompt_is_wrong() -> None:
+    asked = truth_of(scene(0, 3, split=Split.TEST, things=1))
+    bare = read(draw(replace(scene(0, 3, split=Split.TEST, things=1), things=(), height_px=128, width_px=128)))
+    assert bare.noun == bare.colour == bare.row == ""
+    assert rights(bare, asked) == {name: name == "ground" for name in MEASURES["dense"]}
