@@ -25,7 +25,8 @@ Truth = Mapping[str, Any]
 Shares = dict[str, float]
 
 MEASURES: Final[dict[str, tuple[str, ...]]] = {
-    "dense": ("ground", "colour", "place", "colour and place", "noun", "noun, colour and place"),
+    "caption": ("ground", "colour", "place", "colour and place", "noun", "noun, colour and place"),
+    "described": ("ground", "colour and place", "noun"),
     "short": ("colour", "noun"),
 }
 """What counts, by kind of prompt: a short one names colour and noun alone."""
@@ -35,12 +36,13 @@ def align(out: Path) -> None:
     """Read the pictures of all runs that are done and not read yet, and the true ones."""
     prompts = {kind: _records(out / "data" / path) for kind, path in PROMPTS.items()}
     if not (out / TRUE).exists():
-        shown = [read(picture) for picture in coded(list(true_pictures(out, prompts["dense"])))]
+        shown = [read(picture) for picture in coded(list(true_pictures(out, prompts["caption"])))]
         told = {kind: shares(shown, asked, kind) for kind, asked in prompts.items()}
         (out / TRUE).write_text(json.dumps(told, indent=1))
     for result in sorted((out / "runs").glob(f"*/*/{RESULT}")):
         folder = result.parent
-        if not (folder / "pictures" / "dense").is_dir() or (folder / ALIGNMENT).exists():
+        drawn = [len(list((folder / "pictures" / kind).glob("*.png"))) for kind in prompts]
+        if drawn != [len(asked) for asked in prompts.values()] or (folder / ALIGNMENT).exists():
             continue
         told = {}
         for kind, asked in prompts.items():

@@ -93,7 +93,10 @@ def _run(out: Path, arm: Arm, seed: int, sizes: Sizes) -> None:
     """Train, measure the loss, draw; what another process is at is left to it."""
     folder = folder_of(out, arm.name, seed)
     with _alone(folder / "lock") as mine:
-        if not mine or (folder / RESULT).exists():
+        if not mine:
+            return
+        if (folder / RESULT).exists():
+            _draw_missing(folder, out / "data", sizes)
             return
         began, data = time.strftime("%H:%M"), out / "data"
         steps = sizes.steps + (sizes.pixel_steps if arm.longer else 0)
@@ -107,8 +110,7 @@ def _run(out: Path, arm: Arm, seed: int, sizes: Sizes) -> None:
         start = _start(out, arm, seed, sizes)
         seconds = _train(folder, seed, steps, sizes, ["--latents", latents_of(data, "train"), *variants, *start])
         loss = {variant: _loss(folder, data, variant) for variant in (DENSE, RAW)}
-        for kind, prompts in PROMPTS.items():
-            _draw(folder / "pictures" / kind, folder, data / prompts, data, sizes)
+        _draw_missing(folder, data, sizes)
         result = {
             "arm": arm.name,
             "seed": seed,
@@ -179,6 +181,15 @@ def _loss(folder: Path, data: Path, variant: str) -> float:
     measured = ["--count", "0", "--timesteps", str(_TIMESTEPS), "--batch", "64", "--json", str(out)]
     command(["evaluate", "loss", *where, *read, *measured], folder / "log.txt")
     return float(json.loads(out.read_text())["mse"])
+
+
+def _draw_missing(folder: Path, data: Path, sizes: Sizes) -> None:
+    """The pictures of every kind of prompt that are not there."""
+    for kind, path in PROMPTS.items():
+        asked = len((data / path).read_text().splitlines())
+        out = folder / "pictures" / kind
+        if len(list(out.glob("*.png"))) < asked:
+            _draw(out, folder, data / path, data, sizes)
 
 
 def _draw(out: Path, folder: Path, prompts: Path, data: Path, sizes: Sizes) -> None:

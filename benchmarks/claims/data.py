@@ -6,6 +6,7 @@ ones that have an alt text as well as a usable caption of the small LLaVA: so al
 
 import json
 from pathlib import Path
+from typing import Any, Final
 
 import pyarrow.parquet as pq
 
@@ -18,8 +19,13 @@ _USABLE = '[[filter]]\ncolumn = "captions.status"\nin = ["ok", "trimmed"]\n'
 _HAS_ALT = '[[filter]]\ncolumn = "captions.raw_caption"\nnot_in = [""]\n'
 _DONE = "done"
 
-PROMPTS = {"dense": "prompts.jsonl", "short": "prompts-short.jsonl"}
-"""The prompts by kind, below the data's directory, each with the truth of the scene that it tells of."""
+PROMPTS: Final = {
+    "caption": "prompts-caption.jsonl",
+    "described": "prompts-described.jsonl",
+    "short": "prompts-short.jsonl",
+}
+"""The prompts by kind, below the data's directory, each with the truth of its scene: in the captioner's
+words, as training has it; in those of the scene's own description; and noun and colour alone, as alt texts have it."""
 
 
 def make_data(out: Path, sizes: Sizes) -> None:
@@ -77,18 +83,22 @@ def _features(out: Path, name: str, source: str, size_px: int, log: Path) -> Non
 
 
 def write_prompts(out: Path, count: int) -> None:
-    """The first `count` test scenes that were kept, told in full and in three words; the truth beside it."""
+    """The first `count` test scenes that were kept, told in each way; the truth beside it."""
     kept = {row["key"] for row in pq.read_table(out / "keep-test.parquet").to_pylist()}
+    captions = {
+        row["key"]: row["caption"]
+        for path in sorted((out / "captions" / "test").glob("*.parquet"))
+        for row in pq.read_table(path, columns=["key", "caption"]).to_pylist()
+    }
     told = sorted((out / "shards" / "test").glob("*.truth.jsonl"))
     truths = [truth for path in told for truth in map(json.loads, path.read_text().splitlines())]
     chosen = [truth for truth in truths if truth["key"] in kept][:count]
     for kind, path in PROMPTS.items():
-        lines = [{"prompt": truth["description"] if kind == "dense" else _short(truth), **truth} for truth in chosen]
+        lines = [{"prompt": _prompt(kind, truth, captions[truth["key"]]), **truth} for truth in chosen]
         (out / path).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _short(truth: dict[str, object]) -> str:
-    """Colour and noun, as the alt texts have it that are right."""
-    things = truth["things"]
-    assert isinstance(things, list)
-    return f"a {things[0]['colour']} {things[0]['noun']}"
+def _prompt(kind: str, truth: dict[str, Any], caption: str) -> str:
+    thing = truth["things"][0]
+    short = f"a {thing['colour']} {thing['noun']}"
+    return {"caption": caption, "described": str(truth["description"]), "short": short}[kind]

@@ -9,7 +9,7 @@ from typing import Final
 from PIL import Image, ImageDraw
 
 from benchmarks.claims.alignment import true_pictures
-from benchmarks.claims.arms import ARMS, DENSE, RAW
+from benchmarks.claims.arms import ARMS, BASE, RAW
 from benchmarks.claims.campaign import folder_of
 from benchmarks.claims.data import PROMPTS
 from benchmarks.claims.results import Result, read_results, spread
@@ -41,20 +41,20 @@ def draw_figures(out: Path, figures: Path) -> None:
 def _dots(results: Sequence[Result], path: Path, title: str, measure: str) -> None:
     rows = []
     for arm in ARMS:
-        found = spread(results, arm.name, f"dense: {measure}")
+        found = spread(results, arm.name, f"caption: {measure}")
         if found is not None:
             rows.append((arm.name, found.values))
-    chance = spread(results, DENSE, f"dense, by chance: {measure}")
+    chance = spread(results, BASE.name, f"caption, by chance: {measure}")
     most = max(value for _, values in rows for value in values)
     path.write_text(dots(title, rows, chance.mean if chance else None, min(1.0, max(1, math.ceil(10 * most)) / 10)))
 
 
 def grid(out: Path, arms: Sequence[str], seed: int) -> Image.Image:
     """The first prompts as every arm draws them from the same noise; above them the scenes that they tell of."""
-    prompts = [json.loads(line) for line in (out / "data" / PROMPTS["dense"]).read_text().splitlines()][:_SHOWN]
+    prompts = [json.loads(line) for line in (out / "data" / PROMPTS["caption"]).read_text().splitlines()][:_SHOWN]
     rows = [("what was asked", list(true_pictures(out, prompts)))]
     for arm in arms:
-        folder = folder_of(out, arm, seed) / "pictures" / "dense"
+        folder = folder_of(out, arm, seed) / "pictures" / "caption"
         rows.append((arm, [Image.open(folder / f"{number:05}.png") for number in range(len(prompts))]))
     cell = rows[1][1][0].width
     sheet = Image.new("RGB", (_LABEL_PX + (cell + 2) * len(prompts), (cell + 2) * len(rows)), "white")

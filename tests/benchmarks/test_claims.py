@@ -94,4 +94,4 @@ def test_a_bare_ground_shows_no_thing_and_a_picture_of_another_prompt_is_wrong()
     asked = truth_of(scene(0, 3, split=Split.TEST, things=1))
     bare = read(draw(replace(scene(0, 3, split=Split.TEST, things=1), things=(), height_px=128, width_px=128)))
     assert bare.noun == bare.colour == bare.row == ""
-    assert rights(bare, asked) == {name: name == "ground" for name in MEASURES["dense"]}
+    assert rights(bare, asked) == {name: name == "ground" for name in MEASURES["caption"]}
