@@ -67,6 +67,18 @@ def differences(results: Sequence[Result], arm: str, other: str, value: str) -> 
     return tuple(mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys()))
 
 
+def steps_to(curve: Curve, loss: float) -> float | None:
+    """After how many steps a curve first is at `loss` or below, between two looks by a straight line; None if never."""
+    before: tuple[int, float] | None = None
+    for step, value in curve:
+        if value <= loss:
+            if before is None or value == before[1]:
+                return float(step)
+            return before[0] + (step - before[0]) * (before[1] - loss) / (before[1] - value)
+        before = step, value
+    return None
+
+
 def pixel_seconds(out: Path, seeds: Sequence[int]) -> list[float]:
     """What stage 1 took."""
     paths = [folder_of(out, "pixel", seed) / RESULT for seed in seeds]

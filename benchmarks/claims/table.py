@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.claims.alignment import MEASURES, TRUE
-from benchmarks.claims.arms import ARMS, BASE, CLAIMS, Claim
-from benchmarks.claims.results import Result, differences, pixel_seconds, read_results, spread
+from benchmarks.claims.arms import ARMS, BASE, CLAIMS, RAW, Claim
+from benchmarks.claims.results import Result, differences, pixel_seconds, read_results, spread, steps_to
 
 _LOSS: Final = "loss, "
 _LOSSES: Final = ("loss, dense", "loss, raw")
@@ -42,8 +42,19 @@ def _costs(results: Sequence[Result]) -> str:
         seconds = sum(one.seconds for one in mine) / len(mine)
         size = f"{mine[0].parameters / 1e6:.2f}M"
         told = [_cell(results, name, loss) for loss in _LOSSES]
-        rows.append([name, str(len(mine)), f"{mine[0].steps:,}", size, f"{seconds:,.0f} s", *told])
-    return _markdown(["arm", "seeds", "steps", "parameters", "training", *_LOSSES], rows)
+        reached = "" if name == RAW else _reached(results, mine)
+        rows.append([name, str(len(mine)), f"{mine[0].steps:,}", size, f"{seconds:,.0f} s", *told, reached])
+    at = f"at {BASE.name}'s last loss after"
+    return _markdown(["arm", "seeds", "steps", "parameters", "training", *_LOSSES, at], rows)
+
+
+def _reached(results: Sequence[Result], mine: Sequence[Result]) -> str:
+    """The steps after which an arm's held-out loss is what the base arm of the same seed ends with."""
+    last = {one.seed: one.curve[-1][1] for one in results if one.arm == BASE.name}
+    steps = [steps_to(one.curve, last[one.seed]) for one in mine if one.seed in last]
+    there = [step for step in steps if step is not None]
+    never = f", never in {len(steps) - len(there)} of {len(steps)}" if len(there) < len(steps) else ""
+    return f"{min(there):,.0f} to {max(there):,.0f} steps{never}" if there else "never"
 
 
 def _alignment(results: Sequence[Result], out: Path) -> str:

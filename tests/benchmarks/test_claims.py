@@ -11,6 +11,7 @@ from benchmarks.claims.arms import ARMS, Sizes, arm_named
 from benchmarks.claims.commands import command
 from benchmarks.claims.figures import draw_figures
 from benchmarks.claims.reading import read
+from benchmarks.claims.results import steps_to
 from benchmarks.claims.table import tables
 from curation.scenes.drawing import draw
 from curation.scenes.scene import Split, scene
@@ -66,6 +67,14 @@ def test_a_stopped_campaign_goes_on_and_ends_with_a_table(tmp_path: Path, monkey
     assert "dense, by chance" in tables(tmp_path)
     draw_figures(tmp_path, tmp_path / "figures")
     assert {path.name for path in (tmp_path / "figures").iterdir()} >= {"claims-loss.svg", "claims-grid.png"}
+
+
+def test_the_steps_to_a_loss_lie_between_two_looks() -> None:
+    curve = ((100, 0.8), (200, 0.4), (300, 0.3))
+    assert steps_to(curve, 0.5) == pytest.approx(175)
+    assert steps_to(curve, 0.9) == 100
+    assert steps_to(curve, 0.3) == 300
+    assert steps_to(curve, 0.2) is None
 
 
 def test_runs_of_other_sizes_are_not_mixed(tmp_path: Path) -> None:
