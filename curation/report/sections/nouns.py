@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from curation.nouns.compare import NounChange
-from curation.nouns.render import PAPER_TABLE_1
+from curation.nouns.render import PAPER_CAPTIONS, PAPER_TABLE_1
 from curation.nouns.spectrum import Counted
 from curation.nouns.statistics import NounStatistics, noun_statistics, top_nouns
 from curation.report.charts.bars import Bar, Group, bars
@@ -23,6 +23,11 @@ _TABLE_NOTE: Final = (
     "paper's rows are of about 11.19 million captions (its total over its average); its tagger, tags and spelling are "
     "not stated."
 )
+_TOO_FEW: Final = (
+    "Fewer than the paper's 11.19 million captions cannot be carried up to it: of {} compare with the paper's rows by "
+    "nouns per caption alone."
+)
+_TAGGERS_DIFFER: Final = "The nouns were not all counted alike, so differences between them are the taggers' as well."
 
 
 def nouns_section(report: Report) -> Section:
@@ -30,8 +35,7 @@ def nouns_section(report: Report) -> Section:
     every = [side for side in sides(report) if side.corpus.nouns and side.corpus.nouns.columns]
     blocks: list[Block] = []
     if every:
-        blocks += [Text(nouns_of(side).findings.summary.rules.spelt) for side in every[:1]]
-        blocks += [_table(every), Text(_TABLE_NOTE, "note")]
+        blocks += [*_counted_by(every), _table(every), Text(_TABLE_NOTE, "note"), *_too_few(every)]
         blocks += _per_caption(every)
         blocks += [Figures(tuple(curve_figures(every)))]
         blocks += [Figures(tuple(_top_figures(every)))]
@@ -58,19 +62,38 @@ def nouns_of(side: Side) -> NounNumbers:
     return side.corpus.nouns
 
 
+def _counted_by(every: Sequence[Side]) -> list[Text]:
+    """Tagger, version and options: once where all were counted alike, else of each corpus."""
+    spelt = {side.prefix: nouns_of(side).findings.summary.rules.spelt for side in every}
+    if len(set(spelt.values())) == 1:
+        return [Text(next(iter(spelt.values())))]
+    return [*(Text(f"{name}: {rules}") for name, rules in spelt.items()), Text(_TAGGERS_DIFFER, "note")]
+
+
+def _too_few(every: Sequence[Side]) -> list[Text]:
+    """Which captions are too few for the paper's number."""
+    few = [side.label(c) for side in every for c in nouns_of(side).columns if _captions(side, c) < PAPER_CAPTIONS]
+    return [Text(_TOO_FEW.format(", ".join(few)), "note")] if few else []
+
+
+def _captions(side: Side, column: str) -> int:
+    return nouns_of(side).findings.summary.total(column, "captions")
+
+
 def _table(every: Sequence[Side]) -> Table:
-    """Ours at the full N, ours at the largest N that all have, then the paper's Table 1."""
-    totals = [nouns_of(side).findings.summary.total(c, "captions") for side in every for c in nouns_of(side).columns]
-    fewest = min(totals)
+    """Ours at the full N, at the largest N that all have and at the paper's, then the paper's Table 1."""
+    fewest = min(_captions(side, column) for side in every for column in nouns_of(side).columns)
+    levels = {PAPER_CAPTIONS: "at the paper's N", fewest: "equal N"}
     rows: list[Row] = []
     for side in every:
         counts = nouns_of(side).findings.summary
         for column in nouns_of(side).columns:
             whole = [noun_statistics(counts, column, kind) for kind in (Counted.BOTH, Counted.NOUN, Counted.PROPN)]
             rows += [_row(row, side.label(column), quiet=row.counted != Counted.BOTH) for row in whole]
-            if whole[0].captions > fewest:
-                equal = noun_statistics(counts, column, Counted.BOTH, fewest)
-                rows.append(_row(equal, side.label(f"{column}, equal N"), quiet=False))
+            for size, word in sorted(levels.items()):
+                if size < whole[0].captions:
+                    fewer = noun_statistics(counts, column, Counted.BOTH, size)
+                    rows.append(_row(fewer, side.label(f"{column}, {word}"), quiet=False))
     rows += [
         Row(
             f"PixArt-α: {paper.name}",
@@ -141,7 +164,8 @@ def _changes(side: Side) -> list[Block]:
         f"{found.after} ({counted(found.captions_after, 'caption')}) against {found.before} "
         f"({number(found.captions_before)}): {counted(found.gained_nouns, 'noun')} gained and "
         f"{number(found.lost_nouns)} lost at |z| above {found.bound:.2f}, 1 % over all nouns together. z is of the "
-        f"log-odds ratio of shares, so that one side may have more captions or longer ones."
+        f"log-odds ratio of shares, so that one side may have more captions or longer ones. Counted by "
+        f"{nouns_of(side).findings.summary.rules.spelt}"
     )
     blocks: list[Block] = [Heading(side.label("Gained and lost nouns")), Text(told, "note")]
     for word, changes in (("gained", found.gained), ("lost", found.lost)):

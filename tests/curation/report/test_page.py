@@ -2,8 +2,11 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from typing import Any
+
+import pytest
 
 from curation.report.collect import collect
 from curation.report.compose import compose
@@ -132,6 +135,33 @@ def test_corpora_side_by_side_have_a_column_each(datasets: Any) -> None:
     assert "one · two" in told
     assert '<th scope="col">one</th><th scope="col">two</th>' in page
     assert "VN at 2 captions" in told
+
+
+def test_the_tagger_is_told_once_or_of_each_dataset_where_they_were_counted_differently(datasets: Any) -> None:
+    one = CorpusInputs("one", nouns=str(datasets.nouns))
+    alike = words(page_of(one, CorpusInputs("two", nouns=str(datasets.nouns))))
+    other = datasets.root / "other-nouns"
+    shutil.copytree(datasets.nouns, other)
+    info = other / "dataset.json"
+    info.write_text(
+        info.read_text().replace('"name":"small"', '"name":"large"').replace('"name": "small"', '"name": "large"')
+    )
+    differently = words(page_of(one, CorpusInputs("two", nouns=str(other))))
+    assert "not all counted alike" not in alike
+    assert "one: tagger small 1.0" in differently
+    assert "two: tagger large 1.0" in differently
+    assert "not all counted alike" in differently
+
+
+def test_more_captions_than_the_papers_have_a_row_at_the_papers_number_and_fewer_a_word_of_it(
+    datasets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fewer = words(page_of(CorpusInputs(nouns=str(datasets.nouns))))
+    assert "of raw_caption, caption compare with the paper's rows by nouns per caption alone" in fewer
+    monkeypatch.setattr("curation.report.sections.nouns.PAPER_CAPTIONS", 1)
+    more = words(page_of(CorpusInputs(nouns=str(datasets.nouns))))
+    assert "caption, at the paper's N" in more
+    assert "cannot be carried up" not in more
 
 
 def test_the_same_datasets_give_the_same_bytes(datasets: Any) -> None:
