@@ -93,6 +93,11 @@ class CaptionWorker:
         self._canary = Canary(stage.canary_rows, stage.target, stage.spec.fingerprint)
         self._prompt_id = digest_of([stage.prompt.template, engine.preparation])[:16]
 
+    @property
+    def ahead(self) -> int:
+        """How many pictures the engine holds ready at a time."""
+        return self._engine.ahead
+
     def process(self, unit: Unit, writer: UnitWriter, clock: PhaseClock) -> None:
         """Caption the unit. The engine takes requests as far ahead as it likes; rows are in the order of the shard."""
         sink = writer.table(table_path(unit.name), CAPTIONS)

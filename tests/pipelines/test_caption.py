@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -264,5 +265,24 @@ def test_an_estimate_captions_a_few_pictures_and_writes_nothing(
     assert caption.main(given) == 0
     said = capsys.readouterr().out
     assert not (tmp_path / "out").exists()
-    for what in ("pictures (", "images/s a worker (", "tokens a caption", "with 4 that", "of captions", "truncated "):
+    for what in (
+        "pictures (",
+        " images/s a worker, ",
+        "tokens a caption",
+        "with 4 that",
+        "of captions (",
+        "truncated ",
+    ):
         assert what in said
+    assert "of 2 shards in 4 parts" in said
+
+
+def test_an_estimate_over_one_shard_has_intervals_too(
+    shards: str, llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = shards.replace("{00000..00001}", "00000")
+    assert caption.main([*arguments(one, llava, tmp_path / "out"), "--estimate"]) == 0
+    said = capsys.readouterr().out
+    assert "of 1 shard in 4 parts" in said
+    (interval,) = re.findall(r"\(([\d.]+) to ([\d.]+)\) images/s", said)
+    assert float(interval[0]) < float(interval[1])
