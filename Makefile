@@ -1,4 +1,5 @@
 # make demo   sets everything up and runs the whole flow on generated pictures (CPU, no network once installed)
+# make demo-full   the same with more pictures and longer training: about 40 minutes on two cores
 # make test   sets everything up and passes the tests
 # make lint   style and types, as CI runs them
 
@@ -7,10 +8,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow lint format clean
+.PHONY: demo demo-full test slow lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m pipelines.demo --out demo-out
+
+demo-full: $(INSTALLED)
+	$(BIN)/python -m pipelines.demo --full --out demo-full-out
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
@@ -35,4 +39,4 @@ $(INSTALLED): pyproject.toml constraints/cpu-ci.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo-out demo-full-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     command.add_argument(
         "--things", type=int, choices=(1, 2, 3), help="layout laion: so many things in each picture (default 1 to 3)"
     )
+    command.add_argument("--square", action="store_true", help="squares alone (default: seven sizes of several shapes)")
     options = command.parse_args(arguments)
     if options.shards < 1 or options.rows < 1 or not 0 <= options.broken <= options.rows:
         raise UserError("--shards and --rows must be at least 1, and --broken between 0 and --rows.")
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str]) -> int:
             seed=options.seed,
             split=split,
             broken=options.broken,
+            square=options.square,
         )
     except OSError as error:
         raise StorageError(f"{options.out}: cannot be written ({error.strerror}). Give another --out.") from None

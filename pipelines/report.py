@@ -34,6 +34,7 @@ _DATASETS: Final = {
     "text": "a text dataset",
     "run": "a training run's directory",
     "select": "a selection, or the JSON of pipelines.select: its funnel and its filters' edges",
+    "scenes": "the JSON of pipelines.evaluate scenes: what of each scene was drawn",
 }
 
 
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "what is read; each may be given several times as NAME=..., for datasets side by side (./a=b for a path with =)"
     )
     for name, what in _DATASETS.items():
-        kind = {"run": "RUN", "select": "FILE"}.get(name, "DIR")
+        kind = {"run": "RUN", "select": "FILE", "scenes": "FILE"}.get(name, "DIR")
         group.add_argument(f"--{name}", action="append", default=[], metavar=f"[NAME=]{kind}", help=what)
     group.add_argument(
         "--shards",
@@ -143,6 +144,7 @@ def _inputs(options: argparse.Namespace) -> "list[CorpusInputs]":
             text=given["text"].get(name),
             run=given["run"].get(name),
             selection=given["select"].get(name),
+            scenes=given["scenes"].get(name),
             shards=shards.get(name, shards.get("", ())),
             source=sources.get(name, sources.get("")),
         )

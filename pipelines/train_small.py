@@ -14,7 +14,7 @@ def main(arguments: Sequence[str]) -> int:
         "train_small",
         "Train a small checkpoint of a true architecture on generated pictures, measure it, and write its card.",
     )
-    command.add_argument("model", choices=("llava", "vae"), help="the captioner, or the autoencoder")
+    command.add_argument("model", choices=("llava", "vae", "detector"), help="which checkpoint")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
     command.add_argument("--steps", type=int, metavar="N", help="train for fewer or more steps, for a trial")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights and pictures (default 0)")
@@ -34,15 +34,15 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{options.out}: there already, and not empty. Name another --out, or remove it.")
     if options.model == "llava" and not options.card_only and options.work is None:
         raise UserError("training a llava needs --work: a folder for drawn pictures and snapshots.")
-    if options.model == "vae" and options.work is not None:
-        raise UserError("--work is for a llava alone; training an autoencoder keeps nothing. Leave it out.")
+    if options.model != "llava" and options.work is not None:
+        raise UserError(f"--work is for a llava alone; training a {options.model} keeps nothing. Leave it out.")
     if options.card_only and not (options.out / "config.json").exists():
         raise UserError(f"{options.out}: no checkpoint there to measure.")
 
     import torch
 
     torch.set_num_threads(1)  # sums in another order give other bytes
-    (_llava if options.model == "llava" else _vae)(options)
+    {"llava": _llava, "vae": _vae, "detector": _detector}[options.model](options)
     return ExitCode.OK
 
 
@@ -63,6 +63,16 @@ def _vae(options: argparse.Namespace) -> None:
     recipe = AutoencoderRecipe(seed=options.seed, **({} if options.steps is None else {"steps": options.steps}))
     if not options.card_only:
         train_autoencoder(options.out, recipe, _say)
+    write_card(options.out, recipe, count=options.card_scenes, say=_say)
+
+
+def _detector(options: argparse.Namespace) -> None:
+    from curation.demo.detector.card import write_card
+    from curation.demo.detector.recipe import DetectorRecipe, train_detector
+
+    recipe = DetectorRecipe(seed=options.seed, **({} if options.steps is None else {"steps": options.steps}))
+    if not options.card_only:
+        train_detector(options.out, recipe, _say)
     write_card(options.out, recipe, count=options.card_scenes, say=_say)
 
 

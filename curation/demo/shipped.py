@@ -7,3 +7,4 @@ _CHECKPOINTS: Final = Path(__file__).parent / "checkpoints"
 
 LLAVA: Final = _CHECKPOINTS / "llava"
 VAE: Final = _CHECKPOINTS / "vae"
+DETECTOR: Final = _CHECKPOINTS / "detector"

@@ -14,11 +14,13 @@ from curation.report.measure_sources import measures_source
 from curation.report.nouns import NounNumbers, per_image_source, read_nouns
 from curation.report.pictures import Pictures, PictureSource, read_thumbnails
 from curation.report.samples import SampleIds, join_balance
+from curation.report.scenes import read_scenes
 from curation.report.selection import SelectionNumbers, read_selection_numbers
 from curation.report.thresholds import usual_thresholds, with_recipe
 from curation.report.timing import StageTime, read_timing
 from curation.report.training_run import TrainingNumbers, read_training
 from curation.report.wanted import wanted_pictures
+from curation.scenes.alignment import AlignmentScore
 from curation.sources.table import source_named
 from schemas.errors import UserError
 from schemas.reading import Dataset, open_dataset
@@ -63,6 +65,7 @@ class Corpus:
     times: tuple[StageTime, ...]
     selection: SelectionNumbers | None
     pictures: Pictures | None
+    scenes: AlignmentScore | None = None
 
     @property
     def samples(self) -> int | None:
@@ -128,6 +131,7 @@ def _corpus(inputs: CorpusInputs, picture_bytes: int) -> Corpus:
         times=tuple(time for time, _ in times.values()),
         selection=selection,
         pictures=_pictures(inputs, captions, latents, picture_bytes),
+        scenes=read_scenes(inputs.scenes) if inputs.scenes else None,
     )
 
 

@@ -13,6 +13,7 @@ from curation.report.sections.made import made_section
 from curation.report.sections.nouns import nouns_section
 from curation.report.sections.overview import compare_section, headlines, lead, title
 from curation.report.sections.samples import random_section, worst_section
+from curation.report.sections.scenes import scenes_sections
 from curation.report.sections.shards import shards_section
 from curation.report.sections.time import time_section
 from curation.report.sections.training import training_section
@@ -35,6 +36,7 @@ def compose(report: Report) -> Document:
         features_section(report),
         shards_section(report),
         training_section(report),
+        *scenes_sections(report),
         time_section(report),
     )
     return Document(

@@ -18,11 +18,12 @@ class CorpusInputs:
     text: str | None = None
     run: str | None = None
     selection: str | None = None
+    scenes: str | None = None  # the JSON of pipelines.evaluate scenes
     shards: tuple[str, ...] = ()
     source: str | None = None
 
     def __post_init__(self) -> None:
-        if not any((self.captions, self.nouns, self.latents, self.text, self.run)):
+        if not any((self.captions, self.nouns, self.latents, self.text, self.run, self.scenes)):
             raise UserError(f"{self.name}: nothing to report on. Give --captions, --nouns, --latents, --text or --run.")
         if bool(self.shards) != bool(self.source):
             raise UserError("--shards and --source belong together: give both, or neither to leave out pictures.")

@@ -123,7 +123,8 @@ class Scene:
         return tuple(found)
 
 
-_HEIGHTS_AND_WIDTHS: Final = ((192, 192), (256, 256), (128, 128), (192, 256), (256, 192), (160, 240), (240, 160))
+_SQUARES: Final = ((192, 192), (256, 256), (128, 128))
+_HEIGHTS_AND_WIDTHS: Final = (*_SQUARES, (192, 256), (256, 192), (160, 240), (240, 160))
 _RADII: Final = {"small": (0.15, 0.14, 0.13), "large": (0.26, 0.22, 0.2)}  # with one, two, three things
 _SPREAD: Final = 0.05  # of the radius
 _CENTRES: Final = (0.18, 0.5, 0.82)
@@ -137,10 +138,12 @@ _STYLES: Final = {"flat": 0.6, "sketch": 0.2, "blurred": 0.2}
 _GROUNDS: Final = {"plain": 0.4, "gradient": 0.16, "meadow": 0.12, "beach": 0.12, "night": 0.1, "room": 0.1}
 
 
-def scene(seed: int, number: int, *, split: Split = Split.TRAIN, things: int | None = None) -> Scene:
-    """The scene of that number. `things` fixes how many things it has (1 to 3)."""
+def scene(
+    seed: int, number: int, *, split: Split = Split.TRAIN, things: int | None = None, square: bool = False
+) -> Scene:
+    """The scene of that number. `things` fixes how many things it has (1 to 3); with `square` it is one."""
     random = generator(seed, number, list(Split).index(split))
-    height_px, width_px = pick(random, _HEIGHTS_AND_WIDTHS)
+    height_px, width_px = pick(random, _SQUARES if square else _HEIGHTS_AND_WIDTHS)
     style = weighted(random, _STYLES)
     ground = _ground(random)
     count = weighted(random, _HOW_MANY) if things is None else things

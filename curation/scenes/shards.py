@@ -39,9 +39,11 @@ def write_laion_shards(
     split: Split = Split.TRAIN,
     broken: int = 2,
     things: int | None = None,
+    square: bool = False,
 ) -> list[Path]:
     """Tars `00000.tar`, ... with `KEY.jpg`, `KEY.txt` (alt text) and `KEY.json` as img2dataset writes them; the json
-    also has the `truth`. The last `broken` pictures of each tar are damaged. `things` fixes how many each shows."""
+    also has the `truth`. The last `broken` pictures of each tar are damaged. `things` fixes how many each shows;
+    with `square` all are squares."""
 
     def members(one: Scene, row: int, shard: int) -> list[tuple[str, bytes]]:
         key, truth, picture = f"{shard:05d}{row:04d}", truth_of(one), _picture(one, row - (rows - broken))
@@ -61,11 +63,18 @@ def write_laion_shards(
         }
         return [(f"{key}.jpg", picture), (f"{key}.txt", str(truth["alt"]).encode()), (f"{key}.json", _json(record))]
 
-    return _write(out, "{:05d}.tar", members, shards, rows, seed, split, things)
+    return _write(out, "{:05d}.tar", members, shards, rows, seed, split, things, square)
 
 
 def write_sam_shards(
-    out: Path, *, shards: int, rows: int, seed: int = 0, split: Split = Split.TRAIN, broken: int = 0
+    out: Path,
+    *,
+    shards: int,
+    rows: int,
+    seed: int = 0,
+    split: Split = Split.TRAIN,
+    broken: int = 0,
+    square: bool = False,
 ) -> list[Path]:
     """Tars `sa_000000.tar`, ... with `./sa_N.jpg` and `./sa_N.json` as in SA-1B: no captions, and no masks."""
 
@@ -78,11 +87,18 @@ def write_sam_shards(
             (f"./sa_{number}.json", json.dumps({"image": about, "annotations": []}).encode()),
         ]
 
-    return _write(out, "sa_{:06d}.tar", members, shards, rows, seed, split)
+    return _write(out, "sa_{:06d}.tar", members, shards, rows, seed, split, None, square)
 
 
 def write_imagenet_shards(
-    out: Path, *, shards: int, rows: int, seed: int = 0, split: Split = Split.TRAIN, broken: int = 0
+    out: Path,
+    *,
+    shards: int,
+    rows: int,
+    seed: int = 0,
+    split: Split = Split.TRAIN,
+    broken: int = 0,
+    square: bool = False,
 ) -> list[Path]:
     """Tars `imagenet-000000.tar`, ... with `KEY.jpg` and `KEY.cls`, the index of the noun of the one thing there is."""
 
@@ -90,7 +106,7 @@ def write_imagenet_shards(
         key = f"{shard:06d}{row:05d}"
         return [(f"{key}.jpg", _picture(one, row - (rows - broken))), (f"{key}.cls", str(one.label).encode())]
 
-    return _write(out, "imagenet-{:06d}.tar", members, shards, rows, seed, split, things=1)
+    return _write(out, "imagenet-{:06d}.tar", members, shards, rows, seed, split, 1, square)
 
 
 def picture_file(one: Scene, mode: str = "RGB") -> bytes:
@@ -133,14 +149,15 @@ def _write(
     rows: int,
     seed: int,
     split: Split,
-    things: int | None = None,
+    things: int | None,
+    square: bool,
 ) -> list[Path]:
     paths = []
     for shard in range(shards):
         tar, truths = io.BytesIO(), []
         writer = TarWriter(tar)
         for row in range(rows):
-            one = scene(seed, shard * rows + row, split=split, things=things)
+            one = scene(seed, shard * rows + row, split=split, things=things, square=square)
             made = members(one, row, shard)
             for member, content in made:
                 writer.add(member, content)

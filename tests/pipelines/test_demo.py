@@ -1,13 +1,15 @@
 import importlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipelines.demo import steps
+from pipelines.demo import closing_page
+from pipelines.demo_steps import DemoSize, steps
 from schemas.reading import open_dataset
 
-SMALL = {"workers": 1, "training_steps": 3, "rows": 8}
+SMALL = DemoSize(1, 16, 2, 12, 2, 3, 2, prompts=2, unit_rows=0)
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +20,7 @@ def one_thread() -> None:
 def run(out: Path, capsys: pytest.CaptureFixture[str], *only: str, more: tuple[str, ...] = ()) -> str:
     """Run the demo's commands (or some of them) in this process; what they said on stderr."""
     capsys.readouterr()
-    for _, (module, *arguments) in steps(out, **SMALL):
+    for _, (module, *arguments) in steps(out, SMALL, workers=1):
         if not only or module.removeprefix("pipelines.") in only:
             assert importlib.import_module(module).main([*arguments, *more]) in (0, None), module
     return capsys.readouterr().err
@@ -32,14 +34,16 @@ def test_the_whole_flow_runs_is_current_afterwards_and_knows_what_hangs_on_the_p
     for kind in ("captions", "latents"):
         entries = open_dataset(str(out / kind), kind).require_whole().entries
         assert sum(entry.rows_in for entry in entries) == 24
-        assert sum(sum(entry.rejected.values()) for entry in entries) == 6
+        assert sum(sum(entry.rejected.values()) for entry in entries) == 4
+    started = json.loads((out / "runs" / "align" / "config.json").read_text())
+    assert started["init_from"] == str(out / "runs" / "pixel")
     assert (out / "samples" / "grid.png").stat().st_size > 0
-    assert "<html" in (out / "report.html").read_text()
+    assert "What is drawn" in (out / "report.html").read_text()
+    assert "by chance" in closing_page(out, 1.0)
 
-    assert run(out, capsys, "caption", "nouns", "latents", "text").count("nothing to do") == 4
+    assert run(out, capsys, "caption", "nouns", "measure", "latents", "text").count("nothing to do") == 6
 
     said = run(out, capsys, "caption", more=("--prompt", "laion"))
-    assert "3 prompt changed" in said
-    assert "0 due, 3 whole and current" in run(out, capsys, "latents", more=("--dry-run",))
-    for command in ("nouns", "text"):
-        assert "input changed" in run(out, capsys, command, more=("--dry-run",))
+    assert "2 prompt changed" in said
+    assert "input changed" in run(out, capsys, "nouns", more=("--dry-run",))
+    assert "input changed" in run(out, capsys, "text", more=("--dry-run",))

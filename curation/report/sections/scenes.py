@@ -1,0 +1,36 @@
+"""What a model draws of the scenes that it is asked for, where their truth is known."""
+
+from dataclasses import fields
+
+from curation.report.collect import Report
+from curation.report.document import Block, Heading, Row, Section, Table, Text
+from curation.report.formats import number, share
+from curation.report.sections.sides import sides
+from curation.scenes.alignment import MEANINGS, AlignmentScore, Share
+
+_NOTE = (
+    "A detector read the pictures; how truly it reads is in its card (curation/demo/checkpoints/detector/README.md). "
+    "No model can score more than true pictures do there. By chance is what the same pictures score against the "
+    "prompts of others. ± is one standard error, over pictures."
+)
+
+
+def scenes_sections(report: Report) -> tuple[Section, ...]:
+    """A section with a table for each model that was scored; none where none was."""
+    blocks: list[Block] = []
+    for side in sides(report):
+        if side.corpus.scenes:
+            blocks += [Heading(side.prefix)] if side.prefix else []
+            blocks.append(_table(side.corpus.scenes))
+    look = "Look at what is right beside what it would be by chance, then at the pictures themselves."
+    return (Section("scenes", "What is drawn", look, (*blocks, Text(_NOTE, "note"))),) if blocks else ()
+
+
+def _table(score: AlignmentScore) -> Table:
+    rows = []
+    for field in fields(score.aligned):
+        found: Share = getattr(score.aligned, field.name)
+        chance: Share = getattr(score.chance, field.name)
+        drawn = f"{share(found.right, found.of)} ± {100 * found.error:.1f}"
+        rows.append(Row(MEANINGS[field.name], (drawn, share(chance.right, chance.of), number(found.of))))
+    return Table((f"of what was asked for in {number(score.pictures)} prompts", "drawn", "by chance", "N"), tuple(rows))

@@ -1,0 +1,143 @@
+"""How well pictures show the scenes that were asked for, counted thing by thing, and what mere chance would give."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+
+from curation.scenes.scene import Scene
+
+_SHUFFLES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A thing, by what it is and where. `size` is small or large."""
+
+    noun: str
+    colour: str
+    size: str
+    row: str
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a picture shows. `unrecognised` counts places that show something to which no noun fits; `ground` is a key
+    of GROUND_NOUNS, and `ground_colours` are one for a plain ground, two for a gradient, none for a landscape."""
+
+    things: tuple[Seen, ...]
+    ground: str
+    ground_colours: tuple[str, ...]
+    unrecognised: int = 0
+
+
+def asked_of(scene: Scene) -> Reading:
+    """What a picture of the scene should be read as."""
+    things = tuple(Seen(one.noun, one.colour, one.size, one.row, one.column) for one in scene.things)
+    return Reading(things, scene.ground.kind, scene.ground.colours)
+
+
+def asked_in(truth: Mapping[str, Any]) -> Reading:
+    """The same, of a line of a `truth.jsonl`. Raises KeyError if it lacks a field."""
+    things = tuple(Seen(*(str(one[field.name]) for field in fields(Seen))) for one in truth["things"])
+    return Reading(things, str(truth["ground"]["kind"]), tuple(map(str, truth["ground"]["colours"])))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`right` of so many; `error` is the standard error of the share, over pictures (ratio estimator)."""
+
+    right: int
+    of: int
+    error: float
+
+    @property
+    def share(self) -> float:
+        """Between 0 and 1."""
+        return self.right / self.of
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """What came out right. Of all things asked for: those `drawn` anywhere; drawn and rightly `coloured`; drawn and
+    rightly `placed`; and `right` in all three. Of all pictures: `whole` ones, where every thing is right and nothing
+    else is there, and ones with the right `ground`."""
+
+    drawn: Share
+    coloured: Share
+    placed: Share
+    right: Share
+    whole: Share
+    ground: Share
+
+
+MEANINGS: Final = {
+    "drawn": "things that are there, anywhere",
+    "coloured": "... in the right colour",
+    "placed": "... at the right place",
+    "right": "... in the right colour at the right place",
+    "whole": "pictures: every thing right, nothing else",
+    "ground": "pictures: the ground right, colours included",
+}
+"""What each share is, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentScore:
+    """`chance` is the same for the same pictures, each held against what was asked of another."""
+
+    pictures: int
+    aligned: Aligned
+    chance: Aligned
+
+
+def score_set(asked: Sequence[Reading], seen: Sequence[Reading], *, seed: int = 0) -> AlignmentScore:
+    """Score pictures against what was asked of them, in the same order.
+
+    Raises ValueError for sequences of different lengths, and for fewer than two pictures.
+    """
+    if len(asked) != len(seen) or len(asked) < 2:
+        raise ValueError(f"{len(asked)} scenes were asked for and {len(seen)} pictures read; two or more of both")
+    random = np.random.default_rng(seed)
+    others: list[tuple[Reading, Reading]] = []
+    for _ in range(_SHUFFLES):
+        order = random.permutation(len(asked))
+        others += [(asked[one], seen[other]) for one, other in zip(order, np.roll(order, 1), strict=True)]
+    return AlignmentScore(len(asked), _aligned(zip(asked, seen, strict=True)), _aligned(others))
+
+
+def _aligned(pairs: Iterable[tuple[Reading, Reading]]) -> Aligned:
+    counts = np.array([_counts(asked, seen) for asked, seen in pairs])  # [N, shares, 2]
+    return Aligned(*(_share(counts[:, index]) for index in range(counts.shape[1])))
+
+
+def _counts(asked: Reading, seen: Reading) -> list[tuple[int, int]]:
+    """(right, of) in the order of the fields of `Aligned`."""
+    matches = [[one for one in seen.things if one.noun == thing.noun] for thing in asked.things]
+    pairs = [(thing, found) for thing, found in zip(asked.things, matches, strict=True) if found]
+    coloured = [any(one.colour == thing.colour for one in found) for thing, found in pairs]
+    placed = [any(_place(one) == _place(thing) for one in found) for thing, found in pairs]
+    right = [any((one.colour, _place(one)) == (thing.colour, _place(thing)) for one in found) for thing, found in pairs]
+    of = len(asked.things)
+    whole = sum(right) == of == len(seen.things) and not seen.unrecognised
+    ground = (asked.ground, asked.ground_colours) == (seen.ground, seen.ground_colours)
+    return [
+        (len(pairs), of),
+        (sum(coloured), of),
+        (sum(placed), of),
+        (sum(right), of),
+        (int(whole), 1),
+        (int(ground), 1),
+    ]
+
+
+def _place(thing: Seen) -> tuple[str, str]:
+    return thing.row, thing.column
+
+
+def _share(counts: "np.ndarray[Any, Any]") -> Share:
+    right, of = counts[:, 0], counts[:, 1]
+    share = right.sum() / of.sum()
+    return Share(int(right.sum()), int(of.sum()), float(np.sqrt(np.sum((right - share * of) ** 2)) / of.sum()))

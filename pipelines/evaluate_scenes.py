@@ -1,0 +1,127 @@
+"""`pipelines.evaluate scene-prompts` and `scenes`: do pictures of the small world show what their prompts ask for?"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pipelines.progress_line import ProgressLine
+from pipelines.sampling_arguments import positive, seed
+from pipelines.written import write_text
+from schemas.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from curation.scenes.alignment import AlignmentScore, Reading, Share
+
+_BATCH: Final = 32
+
+
+def add_prompts(parts: "argparse._SubParsersAction[Any]") -> None:
+    """The arguments of `scene-prompts`."""
+    about = "Descriptions of scenes, one a line with all that is true of it; docs/world.md says what each field means."
+    command = parts.add_parser("scene-prompts", help="descriptions of scenes of the small world", description=about)
+    command.add_argument("--out", required=True, type=Path, metavar="FILE", help="prompt list (.jsonl)")
+    command.add_argument("--count", type=positive, default=400, metavar="N", help="prompts (default 400)")
+    command.add_argument("--split", choices=("train", "test", "novel"), default="test", help="default test")
+    command.add_argument("--things", type=int, choices=(1, 2, 3), help="things a scene (default 1 to 3)")
+    command.add_argument("--seed", type=seed, default=0, help="of the scenes (default 0)")
+    command.set_defaults(act=act_prompts)
+
+
+def act_prompts(options: argparse.Namespace) -> int:
+    """Write the list."""
+    from curation.scenes.scene import Split, scene
+    from curation.scenes.truth import truth_of
+
+    lines = []
+    for number in range(options.count):
+        one = scene(options.seed, number, split=Split(options.split), things=options.things, square=True)
+        truth = truth_of(one)
+        lines.append(json.dumps({"prompt": truth["description"], **truth}, ensure_ascii=False))
+    write_text(options.out, "\n".join(lines) + "\n")
+    print(f"{options.count:,} prompts of scenes, split {options.split}, with their truth: {options.out}")
+    return ExitCode.OK
+
+
+def add_scenes(parts: "argparse._SubParsersAction[Any]") -> None:
+    """The arguments of `scenes`."""
+    about = (
+        "Read pictures with the detector that comes with the package, and count what of each prompt they show. "
+        "Chance is what the same pictures score against the prompts of others."
+    )
+    command = parts.add_parser("scenes", help="what of each scene is drawn, counted", description=about)
+    command.add_argument("--samples", required=True, type=Path, metavar="DIR", help="pictures, 00000.png and so on")
+    command.add_argument(
+        "--truth", required=True, type=Path, metavar="FILE", help="list of scene-prompts (.jsonl) that was drawn"
+    )
+    command.add_argument("--detector", type=Path, metavar="DIR", help="default: the one that comes with the package")
+    command.add_argument("--seed", type=seed, default=0, help="of the shuffles that tell chance (default 0)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
+    command.set_defaults(act=act_scenes)
+
+
+def act_scenes(options: argparse.Namespace) -> int:
+    """Read, count, print the table, write the JSON."""
+    from curation.demo.detector.detector import Detector
+    from curation.demo.shipped import DETECTOR
+    from curation.scenes.alignment import score_set
+    from schemas.record import to_json
+    from training.evaluation.pictures import picture_files
+
+    paths = picture_files(options.samples)
+    asked = _asked(options.truth, paths)
+    detector, seen = Detector(options.detector or DETECTOR), list["Reading"]()
+    progress = ProgressLine("pictures read", len(paths))
+    for start in range(0, len(paths), _BATCH):
+        seen += detector.read([_picture(path) for path in paths[start : start + _BATCH]])
+        progress.add(min(_BATCH, len(paths) - start))
+    score = score_set(asked, seen, seed=options.seed)
+    print(table(score))
+    if options.json:
+        write_text(options.json, to_json(score))
+    return ExitCode.OK
+
+
+def table(score: "AlignmentScore") -> str:
+    """The shares for people, and what chance would give."""
+    from curation.scenes.alignment import MEANINGS
+
+    lines = [f"{'of what was asked for, in per cent':<46}{'drawn':>14}{'by chance':>11}{'N':>8}"]
+    for field in fields(score.aligned):
+        found: Share = getattr(score.aligned, field.name)
+        chance: Share = getattr(score.chance, field.name)
+        shown = f"{100 * found.share:.1f} ± {100 * found.error:.1f}"
+        lines.append(f"{MEANINGS[field.name]:<46}{shown:>14}{100 * chance.share:>11.1f}{found.of:>8,}")
+    return "\n".join(lines)
+
+
+def _asked(truth: Path, paths: Sequence[Path]) -> list["Reading"]:
+    """What was asked of each picture: several of a prompt are `NUMBER_K.png`."""
+    from curation.scenes.alignment import asked_in
+    from training.evaluation.prompt_lists import read_records
+
+    records = read_records(truth, ("things", "ground"))
+    asked = []
+    for path in paths:
+        number = path.stem.partition("_")[0]
+        if not number.isdigit() or int(number) >= len(records):
+            raise UserError(f"{path}: no picture of {truth}, which has {len(records):,} prompts. Are they of one run?")
+        try:
+            asked.append(asked_in(records[int(number)]))
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{truth}, line {int(number) + 1}: no truth of a scene ({error}).") from None
+    if len(asked) < 2:
+        raise UserError(f"{len(asked)} pictures: chance cannot be told from fewer than two. Draw more.")
+    return asked
+
+
+def _picture(path: Path) -> Any:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: no picture that can be read ({error}). Draw it again.") from None

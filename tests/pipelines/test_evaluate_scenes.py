@@ -1,0 +1,63 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from curation.scenes.drawing import draw
+from curation.scenes.scene import Split, scene
+from pipelines.evaluate import main
+from schemas.errors import UserError
+
+COUNT = 8
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    """Prompts, and pictures of the very scenes that they describe, two a prompt."""
+    assert main(["scene-prompts", "--count", str(COUNT), "--things", "1", "--out", str(tmp_path / "list.jsonl")]) == 0
+    (tmp_path / "pictures").mkdir()
+    for number in range(COUNT):
+        one = scene(0, number, split=Split.TEST, things=1, square=True)
+        for copy in range(2):
+            draw(one, short_px=128).save(tmp_path / "pictures" / f"{number:05}_{copy}.png")
+    return tmp_path
+
+
+def scenes(folder: Path, *arguments: str) -> int:
+    samples, truth = folder / "pictures", folder / "list.jsonl"
+    return main(["scenes", "--samples", str(samples), "--truth", str(truth), *arguments])
+
+
+def test_true_pictures_score_far_above_chance(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scenes(drawn, "--json", str(drawn / "score.json")) == 0
+    score = json.loads((drawn / "score.json").read_text())
+    assert score["pictures"] == 2 * COUNT
+    assert score["aligned"]["right"]["right"] >= 12
+    assert score["chance"]["right"]["right"] / score["chance"]["right"]["of"] < 0.4
+    assert "by chance" in capsys.readouterr().out
+
+
+def test_prompts_are_descriptions_with_all_that_is_true_of_them(drawn: Path) -> None:
+    lines = [json.loads(line) for line in (drawn / "list.jsonl").read_text().splitlines()]
+    assert len(lines) == COUNT
+    assert all(line["prompt"] == line["description"] and len(line["things"]) == 1 for line in lines)
+    assert all(line["split"] == "test" for line in lines)
+
+
+def test_pictures_of_another_list_are_refused(drawn: Path) -> None:
+    lines = (drawn / "list.jsonl").read_text().splitlines()
+    (drawn / "list.jsonl").write_text("\n".join(lines[:3]))
+    with pytest.raises(UserError, match="which has 3 prompts"):
+        scenes(drawn)
+
+
+def test_a_list_without_truth_is_refused_by_its_line(drawn: Path) -> None:
+    (drawn / "list.jsonl").write_text('{"prompt": "a fox", "things": [{}], "ground": {"kind": "plain"}}\n' * COUNT)
+    with pytest.raises(UserError, match="line 1: no truth of a scene"):
+        scenes(drawn)
+
+
+def test_a_file_that_is_no_picture_is_named(drawn: Path) -> None:
+    (drawn / "pictures" / "00000_0.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="00000_0"):
+        scenes(drawn)
