@@ -67,6 +67,17 @@ def test_every_readable_picture_has_one_row_in_the_order_of_its_shard(
     assert {row["error"] for row in rows} == {None}
 
 
+def test_an_estimate_asks_a_server_for_some_pictures_and_writes_nothing(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StubServer() as server:
+        assert caption.main([*given, *PICTURES, "--server-url", server.url, "--concurrency", "64", "--estimate"]) == 0
+    said = capsys.readouterr().out
+    assert "from 14 pictures of 2 shards in 4 parts" in said
+    assert "the engine runs empty, so the job is faster" in said
+    assert not (tmp_path / "captions").exists()
+
+
 def test_a_refused_picture_has_its_row_with_the_reason(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

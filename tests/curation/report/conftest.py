@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -23,8 +24,9 @@ from curation.shards.target import Target
 from curation.shards.unit_writer import UnitWriter
 from schemas.dataset import DATASET_FILE, DatasetInfo, PlannedUnit, RunFacts, index_path, table_path, tar_path
 from schemas.record import to_json
+from schemas.selection import make_selection, write_selection
 from schemas.status import RejectReason
-from schemas.tables import CAPTIONS, LATENTS_INDEX, NOUN_TOTALS, NOUNS, NOUNS_PER_IMAGE, TEXT_INDEX
+from schemas.tables import CAPTIONS, LATENTS_INDEX, MEASURES, NOUN_TOTALS, NOUNS, NOUNS_PER_IMAGE, TEXT_INDEX
 
 FINGERPRINT = "f" * 32
 MALICIOUS = "<script>alert('x')</script> <img src=http://evil.example/x onerror=alert(1)> & \"quoted\""
@@ -39,6 +41,25 @@ ROWS: dict[str, tuple[str | None, str, str, str, int | None]] = {
     "d/k4": ("", "so so so so so so", "", "repetition", None),
     "d/k5": ("a tree", "I'm sorry, I cannot see it.", "", "refusal", None),
 }
+
+RANGE: dict[str, Any] = {"column": "captions.n_words", "min": 5, "max": None, "allow_null": False}
+SELECTION = {
+    "recipe": {
+        "name": "good",
+        "description": "what is good",
+        "filters": [
+            {"name": "long enough", "test": RANGE},
+            {"name": "nouns", "test": {**RANGE, "column": "nouns.nouns", "min": 3}},
+            {"name": "usable", "test": {"column": "status", "values": ["ok"], "keep": True, "allow_null": False}},
+            {"name": "alike", "test": {"column": "phash", "within": 4, "prefer": None}},
+            {"name": "pretty", "test": {**RANGE, "column": "aesthetic"}},
+        ],
+    },
+    "samples": 6,
+    "selected": 2,
+    "funnel": [{"name": "long enough", "total": 3, "marginal": 3, "unique": 1, "left": 3, "depends_on_others": False}],
+}
+"""What a selection says of how it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +137,41 @@ def datasets(tmp_path: Path, write_captions: Callable[..., Path]) -> Datasets:
     _write_run(made.run)
     _write_shard(made.shard)
     return made
+
+
+@pytest.fixture
+def about() -> dict[str, Any]:
+    """What `selection` says of how it was made."""
+    return SELECTION
+
+
+@pytest.fixture
+def selection(tmp_path: Path, about: dict[str, Any]) -> Path:
+    """A selection of d/k0 alone, with its account."""
+    path = tmp_path / "kept.parquet"
+    write_selection(str(path), make_selection(pa.table({"shard": ["s0"], "key": ["d/k0"]}), about))
+    return path
+
+
+@pytest.fixture
+def measures(tmp_path: Path) -> Path:
+    """Measures of d/k0 to d/k2 in s0, and of d/k0 in s1; d/k1 has no aesthetic score."""
+    root = tmp_path / "measures"
+    root.mkdir()
+    (root / DATASET_FILE).write_text(to_json(DatasetInfo("measures", 1, "measure", {}, "f" * 32, "webdataset", "m", 0)))
+    rows = {
+        "s0": [("d/k0", 1.0, [("aesthetic", 5.5)]), ("d/k1", 2.0, []), ("d/k2", 3.0, [("aesthetic", 0.2)])],
+        "s1": [("d/k0", 9.0, [("aesthetic", 9.0)])],
+    }
+    for shard, found in rows.items():
+        with UnitWriter(Target(str(root)), PlannedUnit(shard, shard, 0, len(found)), "measure") as writer:
+            sink = writer.table(table_path(shard), MEASURES)
+            for key, sharpness, extra in found:
+                row = {"key": key, "shard": shard, "width": 9, "height": 9, "phash": None, "luma_mean": 1.0}
+                sink.write([row | {"luma_std": 1.0, "sharpness": sharpness, "extra": extra}])
+                writer.keep(key)
+            writer.commit("f" * 32, [], RunFacts(1.0, {}, 1, "host", {}))
+    return root
 
 
 def _dataset(root: Path, kind: str, stage: str, source: str, config: dict[str, Any]) -> Target:

@@ -1,5 +1,6 @@
 """The page in a real browser: no errors, charts that draw, links that lead somewhere, phones and dark rooms."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 
 
 @pytest.fixture
-def pages(datasets: Any, tmp_path: Path) -> list[Path]:
-    """A report of everything, one of two corpora, and one of nearly nothing."""
+def pages(datasets: Any, selection: Path, measures: Path, tmp_path: Path) -> list[Path]:
+    """A report of everything, one of two corpora, one of nearly nothing, and one with a selection's own funnel."""
     kinds = {kind: str(getattr(datasets, kind)) for kind in ("captions", "nouns", "latents", "text", "run")}
     two = [CorpusInputs("a long name of a corpus", **kinds), CorpusInputs("other", captions=kinds["captions"])]
     made = []
-    for name, inputs in (("all", [datasets.inputs]), ("two", two), ("text", [CorpusInputs(text=kinds["text"])])):
+    chosen = dataclasses.replace(datasets.inputs, selection=str(selection), measures=str(measures))
+    text = CorpusInputs(text=kinds["text"])
+    for name, inputs in (("all", [datasets.inputs]), ("two", two), ("text", [text]), ("chosen", [chosen])):
         made.append(tmp_path / f"{name}.html")
         made[-1].write_text(render_html(compose(collect(inputs))), encoding="utf-8")
     return made

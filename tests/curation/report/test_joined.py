@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
 from curation.report.collect import collect
 from curation.report.inputs import CorpusInputs
@@ -13,33 +12,7 @@ from curation.report.joined import JoinedMeasures
 from curation.report.measure_sources import measures_source
 from curation.report.nouns import per_image_source
 from curation.report.samples import sample_ids
-from curation.shards.target import Target
-from curation.shards.unit_writer import UnitWriter
-from schemas.dataset import DATASET_FILE, DatasetInfo, PlannedUnit, RunFacts, table_path
 from schemas.reading import open_dataset
-from schemas.record import to_json
-from schemas.tables import MEASURES
-
-
-@pytest.fixture
-def measures(tmp_path: Path) -> Path:
-    """Measures of d/k0 to d/k2 in s0, and of d/k0 in s1; d/k1 has no aesthetic score."""
-    root = tmp_path / "measures"
-    root.mkdir()
-    (root / DATASET_FILE).write_text(to_json(DatasetInfo("measures", 1, "measure", {}, "f" * 32, "webdataset", "m", 0)))
-    rows = {
-        "s0": [("d/k0", 1.0, [("aesthetic", 5.5)]), ("d/k1", 2.0, []), ("d/k2", 3.0, [("aesthetic", 0.2)])],
-        "s1": [("d/k0", 9.0, [("aesthetic", 9.0)])],
-    }
-    for shard, found in rows.items():
-        with UnitWriter(Target(str(root)), PlannedUnit(shard, shard, 0, len(found)), "measure") as writer:
-            sink = writer.table(table_path(shard), MEASURES)
-            for key, sharpness, extra in found:
-                row = {"key": key, "shard": shard, "width": 9, "height": 9, "phash": None, "luma_mean": 1.0}
-                sink.write([row | {"luma_std": 1.0, "sharpness": sharpness, "extra": extra}])
-                writer.keep(key)
-            writer.commit("f" * 32, [], RunFacts(1.0, {}, 1, "host", {}))
-    return root
 
 
 def captions(*pairs: tuple[str, str]) -> Any:

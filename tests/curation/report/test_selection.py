@@ -4,43 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from curation.report.collect import collect
 from curation.report.inputs import CorpusInputs
 from curation.report.selection import read_selection_numbers
 from schemas.errors import DatasetError
-from schemas.selection import make_selection, write_selection
-
-RANGE = {"column": "captions.n_words", "min": 5, "max": None, "allow_null": False}
-ABOUT = {
-    "recipe": {
-        "name": "good",
-        "description": "what is good",
-        "filters": [
-            {"name": "long enough", "test": RANGE},
-            {"name": "nouns", "test": {**RANGE, "column": "nouns.nouns", "min": 3}},
-            {"name": "usable", "test": {"column": "status", "values": ["ok"], "keep": True, "allow_null": False}},
-            {"name": "alike", "test": {"column": "phash", "within": 4, "prefer": None}},
-            {"name": "pretty", "test": {**RANGE, "column": "aesthetic"}},
-        ],
-    },
-    "samples": 6,
-    "selected": 2,
-    "funnel": [{"name": "long enough", "total": 3, "marginal": 3, "unique": 1, "left": 3, "depends_on_others": False}],
-}
 
 
-@pytest.fixture
-def selection(tmp_path: Path) -> Path:
-    path = tmp_path / "kept.parquet"
-    write_selection(str(path), make_selection(pa.table({"shard": ["s0"], "key": ["d/k0"]}), ABOUT))
-    return path
-
-
-def test_a_selection_and_its_json_say_the_same(selection: Path, tmp_path: Path) -> None:
-    (tmp_path / "kept.json").write_text(json.dumps(ABOUT))
+def test_a_selection_and_its_json_say_the_same(selection: Path, about: Any, tmp_path: Path) -> None:
+    (tmp_path / "kept.json").write_text(json.dumps(about))
     first = read_selection_numbers(str(selection), lambda _: True)
     second = read_selection_numbers(str(tmp_path / "kept.json"), lambda _: True)
     assert (first.recipe, first.samples, first.selected, first.funnel) == ("good", 6, 2, second.funnel)
