@@ -4,7 +4,8 @@ Makes partial counts as the noun stage writes them, one for each shard of 10,000
 a Zipf distribution over 3 million nouns (exponent 1.07; real captions have about a tenth of its distinct nouns a shard,
 so this is the hard case). Merges them with `curation.nouns.merging`, gathers the statistics in the same pass, and
 checks every noun against counts added up directly while the partials were drawn. Each merge runs in a process of its
-own, whose peak memory is printed; a tenth of the partials is merged first, so that growth would show.
+own, whose peak memory is printed; a tenth of the partials is merged first, so that growth would show. `--distinct`
+draws only so many and links the others to them: a hundred million captions without an hour of drawing.
 """
 
 import argparse
@@ -42,6 +43,9 @@ def main() -> None:
     """Make the partials, merge a tenth of them and all of them, and print what that took."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--partials", type=int, default=2000)
+    command.add_argument(
+        "--distinct", type=int, metavar="N", help="of the partials, drawn; must divide a tenth of them"
+    )
     command.add_argument("--quick", action="store_true", help="200 partials")
     command.add_argument("--merge", type=Path, help=argparse.SUPPRESS)  # what the measured process is told
     options = command.parse_args()
@@ -49,25 +53,33 @@ def main() -> None:
         print(json.dumps(_merge(options.merge, options.partials)))
         return
     partials = 200 if options.quick else options.partials
+    distinct = options.distinct or partials
+    if distinct < partials and partials // 10 % distinct:
+        raise SystemExit(f"--distinct {distinct} does not divide a tenth of {partials} partials")
     print(f"pyarrow {pa.__version__}, numpy {np.__version__}, Python {sys.version.split()[0]}, one thread")
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        rows, size = _draw(Path(folder), partials)
+        rows, size = _draw(Path(folder), partials, distinct)
         took = time.perf_counter() - started
-        print(f"{partials:,} partials drawn in {took:.0f} s: {rows:,} rows, {size / 1e6:,.0f} MB")
+        print(
+            f"{partials:,} partials, {distinct:,} of them drawn, in {took:.0f} s: {rows:,} rows, {size / 1e6:,.0f} MB"
+        )
         for part in (partials // 10, partials):
             here = [sys.executable, "-m", "benchmarks.noun_merge", "--partials", str(part), "--merge", folder]
             _tell(json.loads(subprocess.run(here, check=True, stdout=subprocess.PIPE).stdout), part)
 
 
-def _draw(folder: Path, partials: int) -> tuple[int, int]:
-    """Write the partials, and the direct counts of a tenth of them and of all; (rows, bytes) of the partials."""
+def _draw(folder: Path, partials: int, distinct: int) -> tuple[int, int]:
+    """Write the partials, and the direct counts of a tenth of them and of all; (rows, bytes) of the partials.
+
+    Where fewer are `distinct`, each comes equally often.
+    """
     draw = np.random.default_rng(0)
     names = pa.array([f"n{rank:07d}" for rank in range(_NOUNS)])
     direct = np.zeros(_NOUNS, np.int64)
     scale = _NOUNS ** (1 - _EXPONENT) - 1
     rows = size = 0
-    for number in range(partials):
+    for number in range(distinct):
         # The inverse of the distribution function of a density that falls as x ** -exponent from 1 to the last rank.
         uniform = draw.random(_CAPTIONS * _NOUNS_A_CAPTION)
         ranks = ((scale * uniform + 1) ** (1 / (1 - _EXPONENT))).astype(np.int64) - 1
@@ -82,7 +94,13 @@ def _draw(folder: Path, partials: int) -> tuple[int, int]:
         rows, size = rows + len(found), size + path.stat().st_size
         if number + 1 in (partials // 10, partials):
             np.save(folder / f"direct-{number + 1}.npy", direct)
-    return rows, size
+    if distinct == partials:
+        return rows, size
+    for number in range(distinct, partials):
+        (folder / f"{number:06d}.parquet").hardlink_to(folder / f"{number % distinct:06d}.parquet")
+    for part in (partials // 10, partials):
+        np.save(folder / f"direct-{part}.npy", direct * (part // distinct))
+    return rows * (partials // distinct), size * (partials // distinct)
 
 
 def _merge(folder: Path, partials: int) -> dict[str, Any]:

@@ -24,8 +24,8 @@ _TABLE_NOTE: Final = (
     "not stated."
 )
 _TOO_FEW: Final = (
-    "Fewer than the paper's 11.19 million captions cannot be carried up to it: of {} compare with the paper's rows by "
-    "nouns per caption alone."
+    "Fewer captions than the paper's 11.19 million cannot be carried up to it. By nouns per caption alone these "
+    "compare with its rows: {}."
 )
 _TAGGERS_DIFFER: Final = "The nouns were not all counted alike, so differences between them are the taggers' as well."
 

@@ -157,7 +157,7 @@ def test_more_captions_than_the_papers_have_a_row_at_the_papers_number_and_fewer
     datasets: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fewer = words(page_of(CorpusInputs(nouns=str(datasets.nouns))))
-    assert "of raw_caption, caption compare with the paper's rows by nouns per caption alone" in fewer
+    assert "By nouns per caption alone these compare with its rows: raw_caption, caption." in fewer
     monkeypatch.setattr("curation.report.sections.nouns.PAPER_CAPTIONS", 1)
     more = words(page_of(CorpusInputs(nouns=str(datasets.nouns))))
     assert "caption, at the paper's N" in more
