@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,9 @@ from PIL import Image
 from benchmarks.claims.campaign import RESULT
 from benchmarks.claims.data import PROMPTS
 from benchmarks.claims.reading import Shown, read
+from curation.demo.detector.detector import Detector
 from curation.demo.shipped import VAE
+from curation.scenes.alignment import Reading, asked_in
 
 ALIGNMENT: Final = "alignment.json"
 TRUE: Final = "true-pictures.json"
@@ -32,12 +35,21 @@ MEASURES: Final[dict[str, tuple[str, ...]]] = {
 """What counts, by kind of prompt: a short one names colour and noun alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a picture shows, by the rules and by the detector."""
+
+    shown: Shown
+    seen: Reading
+
+
 def align(out: Path) -> None:
     """Read the pictures of all runs that are done and not read yet, and the true ones."""
     prompts = {kind: _records(out / "data" / path) for kind, path in PROMPTS.items()}
+    detector = Detector()
     if not (out / TRUE).exists():
-        shown = [read(picture) for picture in coded(list(true_pictures(out, prompts["caption"])))]
-        told = {kind: shares(shown, asked, kind) for kind, asked in prompts.items()}
+        looked = look(coded(list(true_pictures(out, prompts["caption"]))), detector)
+        told = {kind: shares(looked, asked, kind) for kind, asked in prompts.items()}
         (out / TRUE).write_text(json.dumps(told, indent=1))
     for result in sorted((out / "runs").glob(f"*/*/{RESULT}")):
         folder = result.parent
@@ -46,38 +58,46 @@ def align(out: Path) -> None:
             continue
         told = {}
         for kind, asked in prompts.items():
-            shown = [read(Image.open(folder / "pictures" / kind / f"{i:05}.png")) for i in range(len(asked))]
-            told[kind] = shares(shown, asked, kind)
-            told[f"{kind}, by chance"] = by_chance(shown, asked, kind)
+            pictures = [Image.open(folder / "pictures" / kind / f"{i:05}.png") for i in range(len(asked))]
+            looked = look(pictures, detector)
+            told[kind] = shares(looked, asked, kind)
+            told[f"{kind}, by chance"] = by_chance(looked, asked, kind)
         (folder / ALIGNMENT).write_text(json.dumps(told, indent=1))
 
 
-def shares(shown: Sequence[Shown], asked: Sequence[Truth], kind: str) -> Shares:
+def look(pictures: Sequence[Image.Image], detector: Detector) -> list[Looked]:
+    """What the pictures show."""
+    rgb = [picture.convert("RGB") for picture in pictures]
+    return [Looked(read(one), seen) for one, seen in zip(rgb, detector.read(rgb), strict=True)]
+
+
+def shares(looked: Sequence[Looked], asked: Sequence[Truth], kind: str) -> Shares:
     """Of how many prompts each measure is right."""
-    right = [rights(one, truth) for one, truth in zip(shown, asked, strict=True)]
+    right = [rights(one, truth) for one, truth in zip(looked, asked, strict=True)]
     return {name: float(np.mean([one[name] for one in right])) for name in MEASURES[kind]}
 
 
-def by_chance(shown: Sequence[Shown], asked: Sequence[Truth], kind: str) -> Shares:
+def by_chance(looked: Sequence[Looked], asked: Sequence[Truth], kind: str) -> Shares:
     """The same with the pictures dealt to other prompts, so that what a model draws anyway counts as chance."""
     random = np.random.default_rng(0)
-    dealt = [shares([shown[i] for i in random.permutation(len(shown))], asked, kind) for _ in range(_SHUFFLES)]
+    dealt = [shares([looked[i] for i in random.permutation(len(looked))], asked, kind) for _ in range(_SHUFFLES)]
     return {name: float(np.mean([one[name] for one in dealt])) for name in MEASURES[kind]}
 
 
-def rights(shown: Shown, truth: Truth) -> dict[str, bool]:
-    """What is as asked in one picture."""
-    thing, ground = truth["things"][0], truth["ground"]
-    noun, colour = shown.noun == thing["noun"], shown.colour == thing["colour"]
-    place = (shown.row, shown.column) == (thing["row"], thing["column"])
-    kind = (shown.ground.kind, list(shown.ground.colours)) == (ground["kind"], list(ground.get("colours", ())))
+def rights(looked: Looked, truth: Truth) -> dict[str, bool]:
+    """What is as asked in one picture; the noun as the detector sees it, all else as the rules do."""
+    shown, asked = looked.shown, asked_in(truth)
+    thing = asked.things[0]
+    same = [one for one in looked.seen.things if one.noun == thing.noun]
+    colour, place = shown.colour == thing.colour, (shown.row, shown.column) == (thing.row, thing.column)
+    all_three = [(one.colour, one.row, one.column) == (thing.colour, thing.row, thing.column) for one in same]
     return {
-        "ground": kind,
+        "ground": (shown.ground.kind, shown.ground.colours) == (asked.ground, asked.ground_colours),
         "colour": colour,
         "place": place,
         "colour and place": colour and place,
-        "noun": noun,
-        "noun, colour and place": noun and colour and place,
+        "noun": bool(same),
+        "noun, colour and place": any(all_three),
     }
 
 
