@@ -18,7 +18,7 @@ class _ParsedError(Exception):
     """Raised in place of running a command whose arguments were understood."""
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if c.module.startswith("pipelines.")], ids=str)
+@pytest.mark.parametrize("command", commands(), ids=str)
 def test_every_command_of_the_documents_is_understood(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     parse = argparse.ArgumentParser.parse_args
 
@@ -29,7 +29,8 @@ def test_every_command_of_the_documents_is_understood(command: Command, monkeypa
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
     monkeypatch.setattr(sys, "argv", [command.module, *command.arguments])
     with pytest.raises(_ParsedError):
-        importlib.import_module(command.module).main(list(command.arguments))
+        main = importlib.import_module(command.module).main
+        main(list(command.arguments)) if command.module.startswith("pipelines.") else main()
 
 
 def test_there_are_commands_to_check() -> None:

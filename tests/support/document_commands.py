@@ -12,44 +12,79 @@ PAGES: Final = (ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glo
 _BLOCK: Final = re.compile(r"^```(?P<info>[^\n]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 _OURS: Final = re.compile(r"-m (?P<module>(?:pipelines|benchmarks)\.\w+)")
 _COMMENT: Final = re.compile(r"^\s*#.*$|(?<=\s)#[^\n'\"]*$", re.MULTILINE)
-_SET: Final = re.compile(r"^(?:export )?(?P<name>[A-Z_]+)=(?P<value>.*)$", re.DOTALL)
+_SET: Final = re.compile(r"^(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One command of whatever program, as typed. `hardware`: its block is marked as one that tests do not run."""
+
+    page: str
+    words: tuple[str, ...]
+    hardware: bool
+    exported: tuple[tuple[str, str], ...]  # what its block exported before it
+
+    def __str__(self) -> str:
+        return f"{self.page}: {shlex.join(self.words)[:80]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command of ours. `hardware`: its block is marked as one that this machine may not be able to run."""
+    """One command of ours. `launcher` is what stands before the module's name, such as `python -m`."""
 
     page: str
     module: str
     arguments: tuple[str, ...]
     hardware: bool
+    launcher: tuple[str, ...] = ()
+    exported: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.page}: {self.module} {shlex.join(self.arguments)[:60]}"
 
 
+def lines() -> list[Line]:
+    """Every line of the `sh` blocks that runs something, in the order of the pages."""
+    return [line for page in PAGES for line in _of(page)]
+
+
 def commands() -> list[Command]:
-    """Every command of ours in a `sh` block, in the order of the pages."""
-    return [command for page in PAGES for command in _of(page)]
+    """Those of them that run a command of ours."""
+    return [command for line in lines() if (command := command_of(line)) is not None]
 
 
-def _of(page: Path) -> list[Command]:
+def command_of(line: Line) -> Command | None:
+    """The line as a command of ours, if it is one."""
+    ours = _OURS.search(" ".join(line.words[:5]))
+    if ours is None:
+        return None
+    at = line.words.index(ours["module"])
+    arguments = line.words[at + 1 :]
+    return Command(line.page, ours["module"], arguments, line.hardware, line.words[:at], line.exported)
+
+
+def other_blocks() -> list[tuple[str, str]]:
+    """(page, text) of the code blocks in which no commands are looked for."""
+    found = [(page.name, block) for page in PAGES for block in _BLOCK.finditer(page.read_text())]
+    return [(page, block["text"]) for page, block in found if block["info"].split()[:1] != ["sh"]]
+
+
+def _of(page: Path) -> list[Line]:
     found = []
     for block in _BLOCK.finditer(page.read_text()):
         kind, *marks = block["info"].split() or [""]
-        if kind not in ("sh", "bash"):
+        if kind != "sh":
             continue
         variables: dict[str, str] = {}
+        exported: dict[str, str] = {}
         for words in _lines(block["text"]):
-            assignment = _SET.match(words[0]) if len(words) == 1 else None
+            assignment = _SET.match(words[-1]) if len(words) == 1 or words[0] == "export" else None
             if assignment:
                 variables[assignment["name"]] = assignment["value"]
+                exported |= {assignment["name"]: assignment["value"]} if words[0] == "export" else {}
                 continue
-            filled = [_filled(word, variables) for word in words]
-            ours = _OURS.search(" ".join(filled[:5]))
-            if ours:
-                start = filled.index(ours["module"]) + 1
-                found.append(Command(page.name, ours["module"], tuple(filled[start:]), "hardware" in marks))
+            filled = tuple(_filled(word, variables) for word in words)
+            found.append(Line(page.name, filled, "hardware" in marks, tuple(exported.items())))
     return found
 
 
