@@ -24,7 +24,10 @@ NOT_RUN = {
     "servers": re.compile(r" --server-command "),
     "a cluster": re.compile(r"^ray start |--ray-address | --nnodes "),
 }
-"""Why a command is marked as one that tests do not run: all the reasons there are, and how a command shows them."""
+"""Why a command is marked as one that tests do not run: all the reasons there are, and how a command shows them.
+
+What `make` installs is not run either; its targets are looked at, and what `make demo` runs has tests of its own.
+"""
 
 _INLINE_MAKE = re.compile(r"`make (\w+)`")
 _PROMISED = {"demo": "-m pipelines.demo ", "test": "-m pytest ", "slow": "-m pytest -m slow"}

@@ -62,31 +62,14 @@ def captioned(root: Path, write_features: WriteFeatures) -> None:
 
 
 def sources(root: Path, write_features: WriteFeatures) -> None:
-    """LAION's metadata with a downloader that needs no network, SA-1B, JourneyDB, published captions."""
+    """LAION's metadata with a downloader that needs no network, SA-1B, ImageNet, JourneyDB, published captions."""
     data = root / "data"
     _sam(data / "sam")
-    _t5(root / "models" / "flan-t5-xxl")
-    (root / "served").mkdir()
-    for number in range(ROWS):
-        (root / "served" / f"{number}.jpg").write_bytes(_picture(number))
-    make_standin(data / "img2dataset" / "bin", root / "served")
-    names = [f"http://standin/{number}.jpg" for number in range(ROWS)]
-    scores = {"similarity": 0.35, "punsafe": 0.01, "pwatermark": 0.1, "AESTHETIC_SCORE": 5.5}
-    rows = {"URL": names, "TEXT": [describe(scene(0, n)) for n in range(ROWS)], "WIDTH": [300] * ROWS}
-    rows |= {"HEIGHT": [300] * ROWS} | {name: [value] * ROWS for name, value in scores.items()}
-    (data / "laion").mkdir()
-    pq.write_table(pa.table(rows), data / "laion" / "part-0.parquet")
-    annotations = []
     for shard in range(2):
-        numbers = range(shard * ROWS, (shard + 1) * ROWS)
-        _tar(data / f"journeydb/imgs/{shard:03}.tgz", [(f"./{shard:03}/{n}.jpg", _picture(n)) for n in numbers])
-        annotations += [
-            {"img_path": f"./{shard:03}/{n}.jpg", "prompt": "a boat --v 4", "Task2": {"Caption": describe(scene(0, n))}}
-            for n in numbers
-        ]
-    lines = "\n".join(map(json.dumps, annotations)).encode()
-    name = "train_anno_realease_repath.jsonl"
-    _tar(data / "journeydb" / f"{name}.tgz", [(name, lines)])
+        members = [(f"{shard}.jpg", _picture(shard)), (f"{shard}.cls", b"7")]
+        _tar(data / "imagenet" / f"imagenet1k-train-{shard:04}.tar", members)
+    _laion(root)
+    _journeydb(data / "journeydb")
     texts = [(f"sa_{n}.txt", describe(scene(0, n)).encode()) for n in range(2 * ROWS)]
     _tar(data / "SA1B_caption.tar.gz", texts)
 
@@ -170,6 +153,33 @@ def _sam(folder: Path) -> None:
             about = json.dumps({"image": {"image_id": number}, "annotations": []}).encode()
             members += [(f"./sa_{number}.jpg", _picture(number)), (f"./sa_{number}.json", about)]
         _tar(folder / f"sa_{shard:06}.tar", members)
+
+
+def _laion(root: Path) -> None:
+    (root / "served").mkdir()
+    for number in range(ROWS):
+        (root / "served" / f"{number}.jpg").write_bytes(_picture(number))
+    make_standin(root / "data" / "img2dataset" / "bin", root / "served")
+    names = [f"http://standin/{number}.jpg" for number in range(ROWS)]
+    scores = {"similarity": 0.35, "punsafe": 0.01, "pwatermark": 0.1, "AESTHETIC_SCORE": 5.5}
+    rows = {"URL": names, "TEXT": [describe(scene(0, n)) for n in range(ROWS)], "WIDTH": [300] * ROWS}
+    rows |= {"HEIGHT": [300] * ROWS} | {name: [value] * ROWS for name, value in scores.items()}
+    (root / "data" / "laion").mkdir()
+    pq.write_table(pa.table(rows), root / "data" / "laion" / "part-0.parquet")
+
+
+def _journeydb(folder: Path) -> None:
+    annotations = []
+    for shard in range(2):
+        numbers = range(shard * ROWS, (shard + 1) * ROWS)
+        _tar(folder / "imgs" / f"{shard:03}.tgz", [(f"./{shard:03}/{n}.jpg", _picture(n)) for n in numbers])
+        annotations += [
+            {"img_path": f"./{shard:03}/{n}.jpg", "prompt": "a boat --v 4", "Task2": {"Caption": describe(scene(0, n))}}
+            for n in numbers
+        ]
+    lines = "\n".join(map(json.dumps, annotations)).encode()
+    name = "train_anno_realease_repath.jsonl"
+    _tar(folder / f"{name}.tgz", [(name, lines)])
 
 
 def _described(number: int) -> Iterable[tuple[str, bytes]]:

@@ -16,7 +16,12 @@ HUB: Final = {
 }
 """Models of the hub, and what is taken in their place: shipped ones, and the small T5 of the page's own /models."""
 
-BRACES: Final = {"{000000..000999}": "{000000..000001}", "{000..199}": "{000..001}"}
+BRACES: Final = {
+    "{000000..000999}": "{000000..000001}",
+    "{0000..1023}": "{0000..0001}",
+    "{000..199}": "{000..001}",
+}
+"""Ranges of shards, and those that the pages' worlds hold."""
 
 VALUES: Final[Mapping[str, Mapping[str, str]]] = {
     "pipelines": {"--device": "cpu", "--workers": "1", "--global-batch": "4", "--micro-batch": "4"},
