@@ -29,7 +29,7 @@ NOT_RUN = {
 What `make` installs is not run either; its targets are looked at, and what `make demo` runs has tests of its own.
 """
 
-_INLINE_MAKE = re.compile(r"`make (\w+)`")
+_INLINE_MAKE = re.compile(r"`make ([\w-]+)`")
 _PROMISED = {"demo": "-m pipelines.demo ", "test": "-m pytest ", "slow": "-m pytest -m slow"}
 
 ours = [command for command in commands() if not command.hardware and command.module.startswith("pipelines.")]
