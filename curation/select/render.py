@@ -32,6 +32,8 @@ def render(outcome: Outcome) -> str:
     lines += ["", *_columns(rows)]
     if outcome.funnel:
         lines.append(_ABOUT)
+    if outcome.blank and outcome.samples:
+        lines.append(f"No sample has a value in {', '.join(outcome.blank)}.")
     for balance in outcome.nouns:
         lines += ["", *_nouns(balance)]
     return "\n".join(lines) + "\n"

@@ -58,6 +58,8 @@ class Outcome:
     nouns: tuple[NounBalance, ...]
     joined: Joined
     alive: _Bools
+    blank: tuple[str, ...]
+    """Columns that filters ask about and in which no sample has a value."""
 
     @property
     def selected(self) -> int:
@@ -78,9 +80,10 @@ class Outcome:
     def selection(self) -> Selection:
         """The samples that are left, ready to be written. Raises `UserError` if there are none."""
         if not self.selected:
-            raise UserError(
-                f"nothing of {self.samples:,} samples is left to select; nothing was written. Loosen the recipe."
-            )
+            advice = "Loosen the recipe."
+            if self.blank:
+                advice = f"No sample has a value in {', '.join(self.blank)}: have it made, or leave out its filter."
+            raise UserError(f"nothing of {self.samples:,} samples is left to select; nothing was written. {advice}")
         return make_selection(self.joined.pairs(self.alive), self.as_json())
 
 
@@ -113,7 +116,17 @@ def select(tables: Sequence[InputTable], recipe: Recipe) -> Outcome:
         NounBalance(name, cap.cap, before, noun_distribution(joined.lists[names[cap.column]], funnel.alive, cap.cap))
         for name, (cap, before) in met.items()
     )
-    return Outcome(recipe, len(joined), joined.tables, funnel.rows(), balances, joined, funnel.alive)
+    blank = {one.test.column: joined.columns.get(names[one.test.column]) for one in recipe.filters}
+    return Outcome(
+        recipe=recipe,
+        samples=len(joined),
+        tables=joined.tables,
+        funnel=funnel.rows(),
+        nouns=balances,
+        joined=joined,
+        alive=funnel.alive,
+        blank=tuple(name for name, values in blank.items() if values is not None and values.null_count == len(values)),
+    )
 
 
 class _Funnel:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curation.select.recipe import Recipe, parse_recipe
+from curation.select.render import render
 from curation.select.run import Outcome, select
 from curation.select.tables import open_tables
 from schemas.errors import DatasetError, UserError
@@ -201,7 +202,16 @@ def test_units_and_lists_without_anything_do_no_harm(write_measures: Any, write_
 
 def test_nothing_left_is_no_selection(write_measures: Any) -> None:
     outcome = run(ranges(width=9999), write_measures({"s0": [{"key": "a"}]}))
-    with pytest.raises(UserError, match="nothing of 1 samples is left"):
+    with pytest.raises(UserError, match=r"nothing of 1 samples is left.*Loosen the recipe"):
+        outcome.selection()
+
+
+def test_a_column_that_nobody_filled_is_named(write_measures: Any, write_file: Any) -> None:
+    scores = write_file({"key": ["a"], "clip": pa.array([None], pa.float32())})
+    outcome = run(ranges(width=1, clip=0), write_measures({"s0": [{"key": "a"}]}), scores)
+    assert outcome.blank == ("clip",)
+    assert "No sample has a value in clip." in render(outcome)
+    with pytest.raises(UserError, match="No sample has a value in clip: have it made"):
         outcome.selection()
 
 
