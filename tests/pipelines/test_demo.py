@@ -36,7 +36,7 @@ def test_the_whole_flow_runs_is_current_afterwards_and_knows_what_hangs_on_the_p
         assert sum(entry.rows_in for entry in entries) == 24
         assert sum(sum(entry.rejected.values()) for entry in entries) == 4
     started = json.loads((out / "runs" / "align" / "config.json").read_text())
-    assert started["init_from"] == str(out / "runs" / "pixel")
+    assert started["init_from"].startswith(str(out / "runs" / "pixel"))
     assert (out / "samples" / "grid.png").stat().st_size > 0
     assert "What is drawn" in (out / "report.html").read_text()
     assert "by chance" in closing_page(out, 1.0)
