@@ -5,17 +5,22 @@ finds everything current and does nothing but measure and report again.
 """
 
 import json
+import os
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from curation.demo.shipped import LLAVA
 from pipelines.command import parser, run
 from pipelines.demo_steps import FULL, SHORT, steps
 from schemas.errors import ExitCode
+
+_ONE_THREAD: Final = "OMP_NUM_THREADS=1"
+"""Models as small as these gain nothing by a second thread of torch, and lose much on a busy machine."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,12 +31,13 @@ def main(arguments: Sequence[str]) -> int:
     command.add_argument("--full", action="store_true", help="more pictures and longer training")
     options = command.parse_args(arguments)
     out = Path(options.out)
+    environment = {**os.environ, **dict([_ONE_THREAD.split("=")])}
     start = time.perf_counter()
     todo = steps(out, FULL if options.full else SHORT, workers=options.workers)
     for number, (name, line) in enumerate(todo, start=1):
-        print(f"\n== {number} of {len(todo)}: {name}\n$ python -m {shlex.join(line)}", flush=True)
+        print(f"\n== {number} of {len(todo)}: {name}\n$ {_ONE_THREAD} python -m {shlex.join(line)}", flush=True)
         began = time.perf_counter()
-        code = subprocess.run([sys.executable, "-m", *line], check=False).returncode
+        code = subprocess.run([sys.executable, "-m", *line], env=environment, check=False).returncode
         if code != ExitCode.OK:
             print(f"error: pipelines.{line[0].partition('.')[2]} ended with exit code {code}", file=sys.stderr)
             return code

@@ -29,18 +29,32 @@ SHORT: Final = DemoSize(2, 300, 3, 256, 250, 1_000, 150, prompts=64, unit_rows=1
 FULL: Final = DemoSize(4, 1_000, 12, 1_000, 1_500, 8_000, 1_500, prompts=400, unit_rows=500)
 """`make demo-full`: the same, longer."""
 
+_SAID: Final = (
+    "{ground} The picture features a large {thing}. The overall style is flat, like that of a printed poster."
+)
 PROMPTS: Final = {
-    "heart": "The image shows a large red heart in the centre. The background is plain white. The drawing is flat.",
-    "car": "The image shows a large blue car on the left, halfway up. The background is plain yellow.",
-    "tree": "The image shows a large green tree in the bottom right corner. The background is plain black.",
-    "star": "The image shows a large yellow star at the top centre. The background is plain blue.",
-    "ring": "The image shows a large black ring in the top left corner. The background is plain pink.",
-    "moon": "The image shows a large white moon at the upper right. The background is plain purple.",
-    "house": "The image shows a large red house in the centre. A meadow of green grass lies under a blue sky.",
-    "boat": "The image shows a large black boat in the bottom left corner. It is a beach with sand, sea and sky.",
-    "mushroom": "The image shows a large purple mushroom at the bottom, in the middle. The background is plain green.",
+    name: _SAID.format(ground=ground, thing=thing)
+    for name, ground, thing in (
+        ("heart", "The white background is plain and empty.", "red heart in the middle of the image"),
+        ("car", "The yellow background is plain and empty.", "blue car on the left side, halfway up"),
+        ("tree", "The black background is plain and empty.", "green tree in the lower right part of the image"),
+        ("star", "The blue background is plain and empty.", "yellow star near the middle of the upper edge"),
+        ("ring", "The pink background is plain and empty.", "black ring in the top left corner"),
+        ("moon", "The purple background is plain and empty.", "white moon in the top right corner"),
+        (
+            "house",
+            "The grass is green, and the sky above it is clear and pale blue.",
+            "red house near the middle of the lower edge",
+        ),
+        (
+            "boat",
+            "The sky is pale blue, the sea is calm, and the sand in front is light.",
+            "black boat in the middle of the image",
+        ),
+        ("mushroom", "The wall behind is pale, and the floor is brown.", "green mushroom in the bottom left corner"),
+    )
 }
-"""Of the grid."""
+"""Of the grid, in the words of the small LLaVA: a model that was trained on its captions knows no others."""
 
 _CLASSES: Final = "--shards {out}/shards/classes/*.tar --source imagenet"
 _PICTURES: Final = "--shards {out}/shards/captioned/*.tar --source webdataset"
@@ -103,8 +117,18 @@ _STEPS: Final = (
         "--json {out}/loss.json",
     ),
     (
-        "evaluation: prompts of scenes that were never trained on",
-        "evaluate scene-prompts --things 1 --count {prompts} --out {out}/scenes.jsonl",
+        "evaluation: pictures that were never trained on",
+        "demo_shards --things 1 --square --split test --shards 1 --rows {prompts} --broken 0 --out {out}/shards/test",
+    ),
+    (
+        "evaluation: their captions, in whose words the model has learnt to be asked",
+        "caption --shards {out}/shards/test/00000.tar --source webdataset --model {llava} --batch-size 32 "
+        "--max-new-tokens 160 --out {out}/captions-test",
+    ),
+    (
+        "evaluation: these captions as prompts, with what is true of the pictures",
+        "evaluate scene-prompts --captions {out}/captions-test --truth {out}/shards/test/00000.truth.jsonl "
+        "--count {prompts} --out {out}/scenes.jsonl",
     ),
     (
         "evaluation: their pictures",

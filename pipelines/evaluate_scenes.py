@@ -20,29 +20,64 @@ _BATCH: Final = 32
 
 def add_prompts(parts: "argparse._SubParsersAction[Any]") -> None:
     """The arguments of `scene-prompts`."""
-    about = "Descriptions of scenes, one a line with all that is true of it; docs/world.md says what each field means."
-    command = parts.add_parser("scene-prompts", help="descriptions of scenes of the small world", description=about)
+    about = (
+        "Prompts for scenes, one a line with all that is true of it; docs/world.md says what each field means. Either "
+        "descriptions of the scenes, or what a captioner said of their pictures: a model that was trained on captions "
+        "knows no other words."
+    )
+    command = parts.add_parser("scene-prompts", help="prompts for scenes of the small world", description=about)
     command.add_argument("--out", required=True, type=Path, metavar="FILE", help="prompt list (.jsonl)")
-    command.add_argument("--count", type=positive, default=400, metavar="N", help="prompts (default 400)")
+    command.add_argument("--count", type=positive, default=400, metavar="N", help="prompts, at most (default 400)")
     command.add_argument("--split", choices=("train", "test", "novel"), default="test", help="default test")
     command.add_argument("--things", type=int, choices=(1, 2, 3), help="things a scene (default 1 to 3)")
     command.add_argument("--seed", type=seed, default=0, help="of the scenes (default 0)")
+    captions = command.add_argument_group(
+        "captions in place of descriptions; --split, --things and --seed then say nothing"
+    )
+    captions.add_argument("--captions", metavar="DIR", help="captions dataset of shards of pipelines.demo_shards")
+    captions.add_argument(
+        "--truth", type=Path, nargs="+", default=[], metavar="FILE", help="the .truth.jsonl beside the shards"
+    )
     command.set_defaults(act=act_prompts)
 
 
 def act_prompts(options: argparse.Namespace) -> int:
     """Write the list."""
+    if bool(options.captions) != bool(options.truth):
+        raise UserError("--captions and --truth belong together: give both, or neither for descriptions.")
+    told = _captioned(options.captions, options.truth) if options.captions else _described(options)
+    lines = [json.dumps({**truth, "prompt": prompt}, ensure_ascii=False) for prompt, truth in told[: options.count]]
+    if not lines:
+        raise UserError(f"{options.captions}: no usable caption of a picture in --truth. Are they of the same shards?")
+    write_text(options.out, "\n".join(lines) + "\n")
+    print(f"{len(lines):,} prompts of scenes, with their truth: {options.out}")
+    return ExitCode.OK
+
+
+def _described(options: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
+    """Description and truth of scenes, all squares."""
     from curation.scenes.scene import Split, scene
     from curation.scenes.truth import truth_of
 
-    lines = []
-    for number in range(options.count):
-        one = scene(options.seed, number, split=Split(options.split), things=options.things, square=True)
-        truth = truth_of(one)
-        lines.append(json.dumps({"prompt": truth["description"], **truth}, ensure_ascii=False))
-    write_text(options.out, "\n".join(lines) + "\n")
-    print(f"{options.count:,} prompts of scenes, split {options.split}, with their truth: {options.out}")
-    return ExitCode.OK
+    truths = [
+        truth_of(scene(options.seed, number, split=Split(options.split), things=options.things, square=True))
+        for number in range(options.count)
+    ]
+    return [(str(truth["description"]), truth) for truth in truths]
+
+
+def _captioned(captions: str, files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
+    """Caption and truth of pictures whose caption can be used, in the order of the truth."""
+    from schemas.reading import open_dataset
+    from schemas.status import USABLE_STATUSES
+    from schemas.tables import CAPTIONS
+    from training.evaluation.prompt_lists import read_records
+
+    said: dict[str, str] = {}
+    for table in open_dataset(captions, "captions").require_whole().tables(CAPTIONS, ["key", "caption", "status"]):
+        said |= {row["key"]: row["caption"] for row in table.to_pylist() if row["status"] in USABLE_STATUSES}
+    truths = [truth for file in files for truth in read_records(file, ("key", "things", "ground"))]
+    return [(said[truth["key"]], truth) for truth in truths if truth["key"] in said]
 
 
 def add_scenes(parts: "argparse._SubParsersAction[Any]") -> None:

@@ -3,8 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from curation.demo.shipped import LLAVA
 from curation.scenes.drawing import draw
 from curation.scenes.scene import Split, scene
+from curation.scenes.vocabulary import NOUNS
+from pipelines import caption, demo_shards
 from pipelines.evaluate import main
 from schemas.errors import UserError
 
@@ -61,3 +64,22 @@ def test_a_file_that_is_no_picture_is_named(drawn: Path) -> None:
     (drawn / "pictures" / "00000_0.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="00000_0"):
         scenes(drawn)
+
+
+def test_captions_of_pictures_are_prompts_with_the_truth_of_the_same_pictures(tmp_path: Path) -> None:
+    shards, captions, prompts = tmp_path / "shards", tmp_path / "captions", tmp_path / "prompts.jsonl"
+    demo_shards.main(["--shards", "1", "--rows", "6", "--things", "1", "--split", "test", "--out", str(shards)])
+    source = ["--shards", str(shards / "00000.tar"), "--source", "webdataset"]
+    assert caption.main([*source, "--model", str(LLAVA), "--max-new-tokens", "120", "--out", str(captions)]) == 0
+    truth = ["--truth", str(shards / "00000.truth.jsonl")]
+    assert main(["scene-prompts", "--captions", str(captions), *truth, "--out", str(prompts)]) == 0
+    lines = [json.loads(line) for line in prompts.read_text().splitlines()]
+    assert 0 < len(lines) <= 4
+    assert all(line["prompt"] != line["description"] for line in lines)
+    for line in lines:
+        assert line["things"][0]["noun"] == NOUNS[scene(0, line["number"], split=Split.TEST, things=1).label]
+
+
+def test_captions_without_truth_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="belong together"):
+        main(["scene-prompts", "--captions", str(tmp_path), "--out", str(tmp_path / "out.jsonl")])
