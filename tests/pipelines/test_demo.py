@@ -41,7 +41,7 @@ def test_the_whole_flow_runs_is_current_afterwards_and_knows_what_hangs_on_the_p
     assert "What is drawn" in (out / "report.html").read_text()
     assert "by chance" in closing_page(out, 1.0)
 
-    assert run(out, capsys, "caption", "nouns", "measure", "latents", "text").count("nothing to do") == 6
+    assert run(out, capsys, "caption", "nouns", "measure", "latents", "text").count("nothing to do") == 7
 
     said = run(out, capsys, "caption", more=("--prompt", "laion"))
     assert "2 prompt changed" in said
