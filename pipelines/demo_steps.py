@@ -23,7 +23,7 @@ class DemoSize:
     unit_rows: int  # pictures that a captioning worker takes at a time
 
 
-SHORT: Final = DemoSize(2, 300, 3, 256, 250, 1_000, 150, prompts=64, unit_rows=128)
+SHORT: Final = DemoSize(2, 300, 3, 256, 200, 850, 150, prompts=64, unit_rows=128)
 """`make demo`: under five minutes on two cores."""
 
 FULL: Final = DemoSize(4, 1_000, 12, 1_000, 1_500, 8_000, 1_500, prompts=400, unit_rows=500)

@@ -30,7 +30,12 @@ What `make` installs is not run either; its targets are looked at, and what `mak
 """
 
 _INLINE_MAKE = re.compile(r"`make ([\w-]+)`")
-_PROMISED = {"demo": "-m pipelines.demo ", "test": "-m pytest ", "slow": "-m pytest -m slow"}
+_PROMISED = {
+    "demo": "-m pipelines.demo ",
+    "demo-full": "-m pipelines.demo --full ",
+    "test": "-m pytest ",
+    "slow": "-m pytest -m slow",
+}
 
 ours = [command for command in commands() if not command.hardware and command.module.startswith("pipelines.")]
 by_page = {page: list(group) for page, group in groupby(ours, lambda command: command.page)}
