@@ -16,7 +16,7 @@ class Sizes:
 
     drawn: int = 8_000  # training pictures drawn; the squares among them, some 42 %, are kept
     drawn_for_pixel: int = 8_000  # others, with classes, for stage 1
-    drawn_for_test: int = 1_200
+    drawn_for_test: int = 1_000
     prompts: int = 400  # at most; drawn once each by every run
     size_px: int = 64
     steps: int = 2_500

@@ -17,7 +17,7 @@ from benchmarks.claims.svg import Series, curves, dots
 
 _SHOWN: Final = 8  # prompts in a grid
 _LABEL_PX: Final = 130
-_COLOURS: Final = 128  # of the grid's palette, to keep it small
+_COLOURS: Final = 256  # of the grid's palette, to keep it small
 
 
 def draw_figures(out: Path, figures: Path) -> None:
@@ -33,7 +33,7 @@ def draw_figures(out: Path, figures: Path) -> None:
     chart = curves("Held-out loss in the course of training, averaged weights", "steps", series)
     (figures / "claims-loss.svg").write_text(chart)
     _dots(results, figures / "claims-place.svg", "Colour and place as asked, of all prompts", "colour and place")
-    _dots(results, figures / "claims-noun.svg", "Noun as asked, of all prompts, as read by rules", "noun")
+    _dots(results, figures / "claims-noun.svg", "Noun as asked, of all prompts, by the detector", "noun")
     arms = [arm.name for arm in ARMS if any(one.arm == arm.name and one.seed == 0 for one in results)]
     grid(out, arms, 0).save(figures / "claims-grid.png", optimize=True)
 
@@ -46,7 +46,7 @@ def _dots(results: Sequence[Result], path: Path, title: str, measure: str) -> No
             rows.append((arm.name, found.values))
     chance = spread(results, BASE.name, f"caption, by chance: {measure}")
     most = max(value for _, values in rows for value in values)
-    path.write_text(dots(title, rows, chance.mean if chance else None, min(1.0, max(1, math.ceil(10 * most)) / 10)))
+    path.write_text(dots(title, rows, chance.mean if chance else None, max(1, math.ceil(5 * most)) / 5))
 
 
 def grid(out: Path, arms: Sequence[str], seed: int) -> Image.Image:
@@ -65,4 +65,4 @@ def grid(out: Path, arms: Sequence[str], seed: int) -> Image.Image:
             sheet.paste(
                 picture.convert("RGB").resize((cell, cell)), (_LABEL_PX + (cell + 2) * column, (cell + 2) * row)
             )
-    return sheet.quantize(_COLOURS, dither=Image.Dither.NONE)
+    return sheet.quantize(_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.FLOYDSTEINBERG)

@@ -1,5 +1,6 @@
 """Two small charts as SVG: curves over steps, and dots by group. Colours that are read on white and on dark grounds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -79,10 +80,10 @@ def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]], chance: float 
 
 
 def _names(ends: Sequence[tuple[float, str, str]]) -> list[str]:
-    """Names at the ends of curves, from the top, never over one another."""
-    out, last = list[str](), 0.0
-    for y, name, colour in sorted(ends):
-        last = max(y, last + 16)
+    """Names at the ends of curves, from the lowest up, never over one another."""
+    out, last = list[str](), math.inf
+    for y, name, colour in sorted(ends, reverse=True):
+        last = min(y, last - 16)
         x = _WIDTH - _RIGHT + 8
         out.append(
             f'<text x="{x}" y="{last + 4:.1f}" font-family="sans-serif" font-size="13" fill="{colour}">{name}</text>'
