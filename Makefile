@@ -1,5 +1,5 @@
 # make demo   sets everything up and runs the whole flow on generated pictures (CPU, no network once installed)
-# make demo-full   the same with more pictures and longer training: 30 to 40 minutes on two free cores
+# make demo-full   the same with more pictures and longer training: some 40 minutes of CPU
 # make test   sets everything up and passes the tests
 # make lint   style and types, as CI runs them
 
