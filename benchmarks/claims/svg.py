@@ -34,7 +34,7 @@ def curves(title: str, x_label: str, series: Sequence[Series], height: int = 340
         return f"{_LEFT + plot_w * x / x_most:.1f},{_TOP + plot_h * (high - y) / (high - low):.1f}"
 
     body, ends = [], []
-    for colour, one in zip(COLOURS, series, strict=False):
+    for colour, one in zip(COLOURS[: len(series)], series, strict=True):
         for curve in one.curves:
             body.append(_line([place(*point) for point in curve], colour, 0.8, 0.45))
         shortest = min(len(curve) for curve in one.curves)

@@ -55,6 +55,7 @@ def difference(data: Files, expected: Files, keys: Sequence[str]) -> Difference:
 
 
 def _differing_bytes(one: bytes, other: bytes) -> int:
+    # The bytes that only the longer one has count as well.
     return sum(a != b for a, b in zip(one, other, strict=False)) + abs(len(one) - len(other))
 
 

@@ -14,7 +14,7 @@ import torch
 from clip_model import write_clip
 from PIL import Image
 from standin_img2dataset import make_standin
-from torch import Tensor, nn
+from standin_inception import StandinInception
 
 from curation.demo.models import make_t5, make_vae
 from curation.demo.shipped import LLAVA, VAE
@@ -102,7 +102,7 @@ def evaluation(root: Path, write_features: WriteFeatures) -> None:
     _t5(root / "flan-t5-xxl")
     _vae(root / "sd-vae-ft-ema")
     write_clip(root / "clip-vit-large-patch14")
-    torch.jit.save(torch.jit.script(_Inception()), str(root / "inception.pt"))
+    torch.jit.save(torch.jit.script(StandinInception()), str(root / "inception.pt"))
     draws = np.random.default_rng(0)
     (root / "val2014").mkdir()
     for i in range(6):
@@ -128,22 +128,6 @@ WORLDS: Final[dict[str, World]] = {
     "training.md": training,
 }
 """By page: makes in a folder what the page's commands presume."""
-
-
-class _Layers(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3)).repeat(1, 683)[:, :2048]
-
-
-class _Inception(nn.Module):
-    """By its call the Inception file that FID is computed with; its features are mean colours."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = _Layers()
-
-    def forward(self, img: Tensor, return_features: bool = False) -> Tensor:
-        return self.layers(nn.functional.interpolate(img, size=[299, 299]))
 
 
 def _sam(folder: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from standin_inception import StandinInception
 from torch import Tensor, nn
 
 from schemas.errors import UserError
@@ -12,23 +13,6 @@ from training.evaluation.features import computed, label, open_features, weights
 
 CPU = torch.device("cpu")
 PICTURES = torch.rand(3, 3, 20, 20, generator=torch.Generator().manual_seed(0)) * 255
-
-
-class _Layers(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3)).repeat(1, 683)[:, :2048]
-
-
-class _Inception(nn.Module):
-    """The call of the Inception file that FID is computed with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = _Layers()
-
-    def forward(self, img: Tensor, return_features: bool = False) -> Tensor:
-        features = self.layers(nn.functional.interpolate(img, size=[299, 299]))
-        return features + 1000 if return_features else features[:, :8]
 
 
 class _Plain(nn.Module):
@@ -46,7 +30,7 @@ def scripted(module: nn.Module, path: Path) -> Path:
 
 
 def test_the_inception_file_is_known_and_its_resizing_is_passed_by(tmp_path: Path) -> None:
-    path = scripted(_Inception(), tmp_path / "inception.pt")
+    path = scripted(StandinInception(), tmp_path / "inception.pt")
     features = open_features(str(path), CPU)
     assert (features.is_inception, features.input_px, features.digest) == (True, 299, file_digest(path))
     large = torch.full((2, 3, 299, 299), 192.0)
