@@ -118,9 +118,9 @@ def main() -> None:
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--data", type=Path, required=True)
     command.add_argument("--pictures", type=int, default=640, help="the fewer, the more the end of a unit weighs")
-    command.add_argument("--batch-size", type=int, default=16)
+    command.add_argument("--batch-size", type=int, default=32)
     command.add_argument("--rounds", type=int, default=3)
-    command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the model, in both")
+    command.add_argument("--threads", type=int, default=1, help="of the model, in both; a Ray worker has one")
     options = command.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def closing_page(out: Path, seconds: float) -> str:
     """Where to look, and what is to be seen there."""
-    aligned, chance = (json.loads((out / "alignment.json").read_text())[name] for name in ("aligned", "chance"))
+    score = json.loads((out / "alignment.json").read_text())
+    aligned, chance, ceiling = (score[name] for name in ("aligned", "chance", "ceiling"))
     told = {name: f"{_percent(aligned[name])} (by chance {_percent(chance[name])})" for name in aligned}
     return f"""
 The whole flow took {seconds:.0f} s. Look at:
@@ -59,8 +60,8 @@ The whole flow took {seconds:.0f} s. Look at:
   {out / "runs"}   the three stages: checkpoints, weights, TensorBoard files
 What the model draws, as a detector reads it: {told["ground"]} of the pictures have the ground that was asked for,
 colours included; of the things, {told["drawn"]} can be recognised, and {told["right"]}
-have the right colour at the right place too. Of true pictures through the same
-autoencoder it read 88 % rightly, noun, colour and place, when that was measured (docs/LOG.md).
+have the right colour at the right place too. Of the things of the true pictures, behind the
+same autoencoder, it reads {_percent(ceiling["right"])} rightly in all of that: more cannot be expected.
 The small LLaVA that comes with the package names what is there, mostly rightly; its card has the figures:
   {LLAVA / "README.md"}
 Captions that repeat themselves are refused, and training leaves out their pictures.

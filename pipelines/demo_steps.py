@@ -135,8 +135,13 @@ _STEPS: Final = (
         f"evaluate generate --run {{out}}/runs/aesthetic {_DRAWN} --prompts {{out}}/scenes.jsonl --out {{out}}/drawn",
     ),
     (
+        "evaluation: latents of the true pictures, beside which the drawn ones are read",
+        f"latents --shards {{out}}/shards/test/00000.tar --source webdataset {_SMALL} --out {{out}}/latents-test",
+    ),
+    (
         "evaluation: what of them was drawn, as the detector reads it",
-        "evaluate scenes --samples {out}/drawn --truth {out}/scenes.jsonl --json {out}/alignment.json",
+        "evaluate scenes --samples {out}/drawn --truth {out}/scenes.jsonl --true-latents {out}/latents-test "
+        "--vae {vae} --json {out}/alignment.json",
     ),
     (
         "report",

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pipelines.evaluate_true import true_readings
 from pipelines.progress_line import ProgressLine
 from pipelines.sampling_arguments import positive, seed
 from pipelines.written import write_text
@@ -84,7 +85,8 @@ def add_scenes(parts: "argparse._SubParsersAction[Any]") -> None:
     """The arguments of `scenes`."""
     about = (
         "Read pictures with the detector that comes with the package, and count what of each prompt they show. "
-        "Chance is what the same pictures score against the prompts of others."
+        "Chance is what the same pictures score against the prompts of others; with --true-latents it also says what "
+        "the true pictures score, which is the most that a model can be expected to."
     )
     command = parts.add_parser("scenes", help="what of each scene is drawn, counted", description=about)
     command.add_argument("--samples", required=True, type=Path, metavar="DIR", help="pictures, 00000.png and so on")
@@ -92,6 +94,8 @@ def add_scenes(parts: "argparse._SubParsersAction[Any]") -> None:
         "--truth", required=True, type=Path, metavar="FILE", help="list of scene-prompts (.jsonl) that was drawn"
     )
     command.add_argument("--detector", type=Path, metavar="DIR", help="default: the one that comes with the package")
+    command.add_argument("--true-latents", metavar="DIR", help="latents dataset of the pictures that the list is of")
+    command.add_argument("--vae", metavar="DIR", help="the autoencoder of these latents, which gives them back")
     command.add_argument("--seed", type=seed, default=0, help="of the shuffles that tell chance (default 0)")
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     command.set_defaults(act=act_scenes)
@@ -105,6 +109,8 @@ def act_scenes(options: argparse.Namespace) -> int:
     from schemas.record import to_json
     from training.evaluation.pictures import picture_files
 
+    if bool(options.true_latents) != bool(options.vae):
+        raise UserError("--true-latents and --vae belong together: give both, or neither.")
     paths = picture_files(options.samples)
     asked = _asked(options.truth, paths)
     detector, seen = Detector(options.detector or DETECTOR), list["Reading"]()
@@ -112,7 +118,8 @@ def act_scenes(options: argparse.Namespace) -> int:
     for start in range(0, len(paths), _BATCH):
         seen += detector.read([_picture(path) for path in paths[start : start + _BATCH]])
         progress.add(min(_BATCH, len(paths) - start))
-    score = score_set(asked, seen, seed=options.seed)
+    true = true_readings(options.truth, options.true_latents, options.vae, detector) if options.true_latents else ()
+    score = score_set(asked, seen, true=true, seed=options.seed)
     print(table(score))
     if options.json:
         write_text(options.json, to_json(score))
@@ -123,12 +130,13 @@ def table(score: "AlignmentScore") -> str:
     """The shares for people, and what chance would give."""
     from curation.scenes.alignment import MEANINGS
 
-    lines = [f"{'of what was asked for, in per cent':<46}{'drawn':>14}{'by chance':>11}{'N':>8}"]
+    names = "".join(f"{name:>15}" for name, _ in score.columns)
+    lines = [f"{'of what was asked for, in per cent':<46}{'drawn':>14}{names}{'N':>8}"]
     for field in fields(score.aligned):
         found: Share = getattr(score.aligned, field.name)
-        chance: Share = getattr(score.chance, field.name)
         shown = f"{100 * found.share:.1f} ± {100 * found.error:.1f}"
-        lines.append(f"{MEANINGS[field.name]:<46}{shown:>14}{100 * chance.share:>11.1f}{found.of:>8,}")
+        beside = "".join(f"{100 * getattr(aligned, field.name).share:>15.1f}" for _, aligned in score.columns)
+        lines.append(f"{MEANINGS[field.name]:<46}{shown:>14}{beside}{found.of:>8,}")
     return "\n".join(lines)
 
 

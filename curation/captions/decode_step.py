@@ -2,8 +2,9 @@
 
 The library's step asks a cache object for each layer's past, builds masks for any kind of attention, and with the
 usual cache copies the whole past for each token. Here the past stays where it is, and attention is over the columns
-that some row has. Norms, projections, the multi-layer perceptrons, rotary frequencies and the head are called as they
-are; what stands between them is that of Llama, Mistral and Qwen2, which the models of the LLaVA family are built on.
+that the row has, or on other devices some row. Norms, projections, the multi-layer perceptrons, rotary frequencies and
+the head are called as they are; what stands between them is that of Llama, Mistral and Qwen2, which the models of the
+LLaVA family are built on.
 """
 
 from collections.abc import Callable
@@ -11,10 +12,10 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaModel, MistralModel, Qwen2Model
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from curation.captions.attention import is_quick, masked, own_columns
 from curation.captions.slot_cache import SlotCache
 
 _MODELS: Final = frozenset({"llava", "llava_next", "llava_onevision", "vipllava"})
@@ -68,9 +69,8 @@ class DecodeStep:
         rows = torch.arange(len(tokens), device=tokens.device)
         cos, sin = self._text.rotary_emb(hidden, positions.unsqueeze(1))
         rotation = (cos.squeeze(1), sin.squeeze(1))
-        # [B, 1, 1, C]: a row looks at its own columns, up to the one of this step.
-        seen = (torch.arange(columns, device=tokens.device) <= positions.unsqueeze(1))[:, None, None]
-        bias = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device).masked_fill_(~seen, -torch.inf)
+        # A row looks at its own columns, up to the one of this step.
+        bias = None if not self._fixed and is_quick(keys[0]) else _bias(positions, columns, hidden)
         for layer, layer_keys, layer_values in zip(self._text.layers, keys, values, strict=True):
             attention = layer.self_attn
             normed = layer.input_layernorm(hidden)
@@ -80,17 +80,21 @@ class DecodeStep:
             )
             layer_keys[rows, :, positions] = key
             layer_values[rows, :, positions] = attention.v_proj(normed).view(shape)
-            looked = scaled_dot_product_attention(
-                # Heads that share keys stand as queries of one head, [B, H, heads a key, D].
-                query.view(len(tokens), key.shape[1], -1, attention.head_dim),
-                layer_keys[:, :, :columns],
-                layer_values[:, :, :columns],
-                attn_mask=bias,
-                scale=attention.scaling,
-            )
+            if bias is None:
+                looked = own_columns(query, layer_keys, layer_values, positions, attention.scaling)
+            else:
+                looked = masked(
+                    query, layer_keys[:, :, :columns], layer_values[:, :, :columns], bias, attention.scaling
+                )
             hidden = hidden + attention.o_proj(looked.reshape(len(tokens), -1))
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         return self._head(self._text.norm(hidden))
+
+
+def _bias(positions: Tensor, columns: int, like: Tensor) -> Tensor:
+    """What is added to the scores, [B, 1, 1, C]: 0 up to each row's position, minus infinity beyond."""
+    seen = (torch.arange(columns, device=like.device) <= positions.unsqueeze(1))[:, None, None]
+    return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(~seen, -torch.inf)
 
 
 def _lay_out(text: Any) -> None:

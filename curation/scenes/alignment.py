@@ -86,15 +86,29 @@ MEANINGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class AlignmentScore:
-    """`chance` is the same for the same pictures, each held against what was asked of another."""
+    """`chance` is the same for the same pictures, each held against what was asked of another. `ceiling` is that of the
+    true pictures, where they were read: what is missing there, the reader missed."""
 
     pictures: int
     aligned: Aligned
     chance: Aligned
+    ceiling: Aligned | None = None
+
+    @property
+    def columns(self) -> tuple[tuple[str, Aligned], ...]:
+        """What `aligned` is to be seen beside, with a name for people."""
+        beside = (("by chance", self.chance), ("true pictures", self.ceiling))
+        return tuple((name, aligned) for name, aligned in beside if aligned is not None)
 
 
-def score_set(asked: Sequence[Reading], seen: Sequence[Reading], *, seed: int = 0) -> AlignmentScore:
-    """Score pictures against what was asked of them, in the same order.
+def score_set(
+    asked: Sequence[Reading],
+    seen: Sequence[Reading],
+    *,
+    true: Iterable[tuple[Reading, Reading]] = (),
+    seed: int = 0,
+) -> AlignmentScore:
+    """Score pictures against what was asked of them, in the same order; `true` are (asked, seen) of true pictures.
 
     Raises ValueError for sequences of different lengths, and for fewer than two pictures.
     """
@@ -105,7 +119,13 @@ def score_set(asked: Sequence[Reading], seen: Sequence[Reading], *, seed: int = 
     for _ in range(_SHUFFLES):
         order = random.permutation(len(asked))
         others += [(asked[one], seen[other]) for one, other in zip(order, np.roll(order, 1), strict=True)]
-    return AlignmentScore(len(asked), _aligned(zip(asked, seen, strict=True)), _aligned(others))
+    ceiling = list(true)
+    return AlignmentScore(
+        len(asked),
+        _aligned(zip(asked, seen, strict=True)),
+        _aligned(others),
+        _aligned(ceiling) if ceiling else None,
+    )
 
 
 def _aligned(pairs: Iterable[tuple[Reading, Reading]]) -> Aligned:

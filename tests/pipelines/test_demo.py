@@ -39,9 +39,11 @@ def test_the_whole_flow_runs_is_current_afterwards_and_knows_what_hangs_on_the_p
     assert started["init_from"].startswith(str(out / "runs" / "pixel"))
     assert (out / "samples" / "grid.png").stat().st_size > 0
     assert "What is drawn" in (out / "report.html").read_text()
-    assert "by chance" in closing_page(out, 1.0)
+    page = closing_page(out, 1.0)
+    assert "by chance" in page
+    assert "of the true pictures" in page.lower()
 
-    assert run(out, capsys, "caption", "nouns", "measure", "latents", "text").count("nothing to do") == 7
+    assert run(out, capsys, "caption", "nouns", "measure", "latents", "text").count("nothing to do") == 8
 
     said = run(out, capsys, "caption", more=("--prompt", "laion"))
     assert "2 prompt changed" in said

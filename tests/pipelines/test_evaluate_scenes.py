@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from curation.demo.shipped import LLAVA
+from curation.demo.shipped import LLAVA, VAE
 from curation.scenes.drawing import draw
 from curation.scenes.scene import Split, scene
 from curation.scenes.vocabulary import NOUNS
-from pipelines import caption, demo_shards
+from pipelines import caption, demo_shards, latents
 from pipelines.evaluate import main
 from schemas.errors import UserError
 
@@ -83,3 +83,39 @@ def test_captions_of_pictures_are_prompts_with_the_truth_of_the_same_pictures(tm
 def test_captions_without_truth_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="belong together"):
         main(["scene-prompts", "--captions", str(tmp_path), "--out", str(tmp_path / "out.jsonl")])
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Six true pictures in a shard, their latents, and a list that asks for them."""
+    size = ["--shards", "1", "--rows", "6", "--things", "1", "--square", "--broken", "0"]
+    assert demo_shards.main([*size, "--out", str(tmp_path / "shards")]) == 0
+    source = ["--shards", str(tmp_path / "shards" / "00000.tar"), "--source", "webdataset"]
+    assert latents.main([*source, "--vae", str(VAE), "--size", "64", "--out", str(tmp_path / "latents")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "shards" / "00000.truth.jsonl").read_text().splitlines()]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps({**line, "prompt": "a scene"}) + "\n" for line in lines))
+    (tmp_path / "pictures").mkdir()
+    for number in range(len(lines)):
+        draw(scene(7, number, split=Split.TEST, things=1), short_px=64).save(tmp_path / "pictures" / f"{number:05}.png")
+    return tmp_path
+
+
+def test_true_pictures_behind_the_autoencoder_are_the_ceiling(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    true = ["--true-latents", str(shards / "latents"), "--vae", str(VAE)]
+    assert scenes(shards, *true, "--json", str(shards / "score.json")) == 0
+    score = json.loads((shards / "score.json").read_text())
+    assert score["ceiling"]["ground"]["of"] == 6
+    assert score["ceiling"]["ground"]["right"] >= 5 > score["aligned"]["ground"]["right"]
+    assert "true pictures" in capsys.readouterr().out
+
+
+def test_latents_of_other_pictures_are_refused(shards: Path) -> None:
+    lines = [json.loads(line) for line in (shards / "list.jsonl").read_text().splitlines()]
+    (shards / "list.jsonl").write_text("".join(json.dumps({**line, "key": "x" + line["key"]}) + "\n" for line in lines))
+    with pytest.raises(UserError, match="none of the pictures"):
+        scenes(shards, "--true-latents", str(shards / "latents"), "--vae", str(VAE))
+
+
+def test_latents_and_their_autoencoder_belong_together(drawn: Path) -> None:
+    with pytest.raises(UserError, match="--true-latents and --vae belong together"):
+        scenes(drawn, "--vae", str(VAE))

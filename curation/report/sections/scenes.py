@@ -10,8 +10,8 @@ from curation.scenes.alignment import MEANINGS, AlignmentScore, Share
 
 _NOTE = (
     "A detector read the pictures; how truly it reads is in its card (curation/demo/checkpoints/detector/README.md). "
-    "No model can score more than true pictures do there. By chance is what the same pictures score against the "
-    "prompts of others. ± is one standard error, over pictures."
+    "By chance is what the same pictures score against the prompts of others. True pictures went through the same "
+    "autoencoder, and no model can be expected to score more. ± is one standard error, over pictures."
 )
 
 
@@ -30,7 +30,9 @@ def _table(score: AlignmentScore) -> Table:
     rows = []
     for field in fields(score.aligned):
         found: Share = getattr(score.aligned, field.name)
-        chance: Share = getattr(score.chance, field.name)
         drawn = f"{share(found.right, found.of)} ± {100 * found.error:.1f}"
-        rows.append(Row(MEANINGS[field.name], (drawn, share(chance.right, chance.of), number(found.of))))
-    return Table((f"of what was asked for in {number(score.pictures)} prompts", "drawn", "by chance", "N"), tuple(rows))
+        shares: list[Share] = [getattr(aligned, field.name) for _, aligned in score.columns]
+        beside = [share(one.right, one.of) for one in shares]
+        rows.append(Row(MEANINGS[field.name], (drawn, *beside, number(found.of))))
+    names = (name for name, _ in score.columns)
+    return Table((f"of what was asked for in {number(score.pictures)} prompts", "drawn", *names, "N"), tuple(rows))

@@ -57,8 +57,12 @@ def llava_of(text: PreTrainedConfig) -> Any:
     ],
     ids=["llama", "llama-one-head-a-key", "llama-yarn", "mistral", "qwen2"],
 )
+@pytest.mark.parametrize("quick", [True, False])
 @torch.no_grad()
-def test_steps_of_rows_of_many_lengths_are_those_of_each_row_alone(text: PreTrainedConfig) -> None:
+def test_steps_of_rows_of_many_lengths_are_those_of_each_row_alone(
+    text: PreTrainedConfig, quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curation.captions.decode_step.is_quick", lambda block: quick)
     model = llava_of(text)
     assert why_not(model) is None
     prompts = [torch.randint(0, 79, (1, length)) for length in (3, 70, 11, 1)]
