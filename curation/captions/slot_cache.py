@@ -65,7 +65,7 @@ class SlotCache:
 
     def keep(self, slots: Sequence[int]) -> None:
         """Make the blocks smaller: only `slots` stay, renumbered in this order."""
-        where = torch.tensor(list(slots), device=self.keys[0].device)
+        where = torch.tensor(list(slots), dtype=torch.long, device=self.keys[0].device)  # of no slot too
         self.lengths = [self.lengths[slot] for slot in slots]
         self.keys, self.values = ([block[where] for block in blocks] for blocks in (self.keys, self.values))
 

@@ -215,6 +215,11 @@ def test_a_step_for_which_memory_is_lacking_loses_no_row(
     assert_same(list(ContinuousBatches(engine, 8).answers(asked)), alone)
 
 
+def test_last_rows_that_end_with_their_first_token_are_answered(engine: TransformersEngine, picture: Any) -> None:
+    asked = [replace(request, seed=2) for request in requests(picture, 3)]
+    assert [c.n_tokens for c in ContinuousBatches(engine, 8).answers(asked)] == [1, 1, 1]
+
+
 def test_no_request_is_no_answer(engine: TransformersEngine) -> None:
     assert list(ContinuousBatches(engine, 4).answers([])) == []
 
