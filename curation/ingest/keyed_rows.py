@@ -7,7 +7,6 @@ exception (about half a kilobyte a file).
 import gzip
 import json
 import posixpath
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.shards.container import read_archive
+from curation.shards.container import read_archive, stream_tgz
 from curation.shards.grouping import relative_name, split_at_first_dot
 from curation.sources.base import IMAGE_EXTENSIONS
 from schemas.errors import UserError
@@ -93,19 +92,26 @@ def keyed_rows(url: str, keyed: KeyedBy) -> Iterator[tuple[str, str | None]]:
 
 def _packed_lines(url: str, keyed: KeyedBy) -> Iterator[tuple[str, str | None]]:
     """The rows of the JSONL in a tgz, which may be too large to be held: JourneyDB's train annotations are 10 GB."""
-    fs, path = file_system(url)
-    with fs.open(path, "rb") as file, _gzip_errors(url), tarfile.open(fileobj=file, mode="r|gz") as archive:
-        for member in archive:
-            if member.isfile() and member.name.lower().endswith(".jsonl"):
-                lines = archive.extractfile(member)
-                yield from _lines(lines or (), keyed, f"{url}: {member.name}")
+    for member, pieces in stream_tgz(url):
+        if not member.odd and member.name.lower().endswith(".jsonl"):
+            yield from _lines(_split(pieces), keyed, f"{url}: {member.name}")
+
+
+def _split(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a content in pieces."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
 
 
 @contextmanager
 def _gzip_errors(url: str) -> Iterator[None]:
     try:
         yield
-    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{url}: damaged or cut short ({error}). Fetch it again.") from None
 
 

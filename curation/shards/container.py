@@ -12,7 +12,7 @@ import xxhash
 
 from curation.shards.grouping import Sample, group_members, split_at_last_dot
 from curation.shards.gunzip import Gunzip
-from curation.shards.tar_scan import Member, check_first_block, read_tar, scan_tar
+from curation.shards.tar_scan import Member, check_first_block, read_tar, scan_tar, stream_tar
 from schemas.dataset import InputIdentity
 from schemas.errors import UserError
 from schemas.location import file_system
@@ -100,6 +100,20 @@ def read_archive(url: str, *, gunzip: bool) -> Iterator[tuple[Member, bytes]]:
         packed = Gunzip(file) if gunzip else None
         yield from read_tar(packed or file, url)
         if packed and packed.ends_broken():
+            raise UserError(f"{url}: {_BROKEN}. Fetch it again.")
+
+
+def stream_tgz(url: str) -> Iterator[tuple[Member, Iterator[bytes]]]:
+    """Every member of a tar packed by gzip, with its content in pieces (see `stream_tar`), in one pass.
+
+    Raises `UserError` where it is no gzip file, and as `read_archive`.
+    """
+    check_container(url, "tgz")
+    fs, path = file_system(url)
+    with _read_errors(url), _open_sequential(fs, path) as file:
+        packed = Gunzip(file)
+        yield from stream_tar(packed, url)
+        if packed.ends_broken():
             raise UserError(f"{url}: {_BROKEN}. Fetch it again.")
 
 

@@ -6,7 +6,7 @@ follows is lost without a word. Here the reason why the pass ended is part of th
 
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Final, Protocol
 
 import xxhash
@@ -76,6 +76,21 @@ def read_tar(file: ByteStream, where: str) -> Iterator[tuple[Member, bytes]]:
     try:
         for member in _members(stream, where):
             yield member, stream.kept[: member.size]
+    except _DamageError as damage:
+        raise UserError(f"{where}: {damage.what}. Fetch it again.") from None
+
+
+def stream_tar(file: ByteStream, where: str) -> Iterator[tuple[Member, Iterator[bytes]]]:
+    """Every member of `file` with its content in pieces, in one pass, however large it is.
+
+    Pieces that were not taken when the next member is asked for are passed over. Raises `UserError` as `read_tar`.
+    """
+    stream = _HashingReader(file)
+    try:
+        for member in _heads(stream, where):
+            start = stream.position
+            yield member, _pieces(stream, member, where)
+            _pass_over(stream, member, stream.position - start)
     except _DamageError as damage:
         raise UserError(f"{where}: {damage.what}. Fetch it again.") from None
 
@@ -165,6 +180,38 @@ class _Extended:
 
 
 def _members(stream: _HashingReader, where: str) -> Iterator[Member]:
+    """Every member, once all of it has passed."""
+    for member in _heads(stream, where):
+        _pass_over(stream, member)
+        yield member
+
+
+def _pass_over(stream: _HashingReader, member: Member, passed: int = 0) -> None:
+    """Read the content of `member`, of which `passed` bytes were read before, and what fills its last block."""
+    padded = _padded(member.size)
+    there = passed + stream.skip(padded - passed)
+    if there < padded:
+        partial = replace(member, whole=there >= member.size)
+        raise _DamageError(_stops_inside(stream, member), (partial,))
+
+
+def _pieces(stream: _HashingReader, member: Member, where: str) -> Iterator[bytes]:
+    """The content of `member`. Raises `UserError` where it ends early."""
+    left = member.size
+    while left > 0:
+        piece = stream.read(min(left, _CHUNK))
+        if not piece:
+            raise UserError(f"{where}: {_stops_inside(stream, member)}. Fetch it again.")
+        left -= len(piece)
+        yield piece
+
+
+def _stops_inside(stream: _HashingReader, member: Member) -> str:
+    return f"the archive stops at byte {stream.position}, inside {member.name}"
+
+
+def _heads(stream: _HashingReader, where: str) -> Iterator[Member]:
+    """Every member with the stream at its content, which the caller passes over."""
     extended = _Extended()
     while True:
         at = stream.position
@@ -189,7 +236,7 @@ def _members(stream: _HashingReader, where: str) -> Iterator[Member]:
         elif header.type == tarfile.XGLTYPE:  # such as a commit's name; it says nothing that we use
             _content(stream, header.size, at)
         else:
-            yield from _file(stream, header, extended)
+            yield _file(stream, header, extended)
             extended = _Extended()
 
 
@@ -217,21 +264,14 @@ def _extend(extended: _Extended, header: tarfile.TarInfo, stream: _HashingReader
         extended.sparse = any(key.startswith("GNU.sparse.") for key in records)
 
 
-def _file(stream: _HashingReader, header: tarfile.TarInfo, extended: _Extended) -> Iterator[Member]:
+def _file(stream: _HashingReader, header: tarfile.TarInfo, extended: _Extended) -> Member:
     name = extended.name or header.name
     if header.type in _LINKS:
-        yield Member(name, stream.position, 0, odd=_LINKS[header.type])
-        return
+        return Member(name, stream.position, 0, odd=_LINKS[header.type])
     odd = "a sparse file" if extended.sparse or header.type == tarfile.GNUTYPE_SPARSE else ""
     if not odd and header.type not in _REGULAR:
         odd = f"of the unknown type {header.type!r}"
-    size = extended.size if extended.size >= 0 else header.size
-    offset, padded = stream.position, _padded(size)
-    there = stream.skip(padded)
-    member = Member(name, offset, size, whole=there >= size, odd=odd)
-    if there < padded:
-        raise _DamageError(f"the archive stops at byte {stream.position}, inside {name}", (member,))
-    yield member
+    return Member(name, stream.position, extended.size if extended.size >= 0 else header.size, odd=odd)
 
 
 def _padded(size: int) -> int:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.ingest.keyed_rows import KeyedBy, keyed_rows, split_key
+from curation.shards import tar_scan
 from schemas.errors import UserError
 
 TEXTS = {"captions/sa_1.txt": "A cat.", "captions/sa_2.txt": "\ufeffTwo cats – café.", "captions/README.md": "no"}
@@ -116,7 +117,7 @@ def test_half_a_character_counts_as_no_text(tmp_path: Path) -> None:
         ("x.zip", b"nonsense", "not a zip file"),
         ("x.tar.gz", b"nonsense", "empty file"),
         ("x.jsonl.gz", gzip.compress(b'{"key": "a", "caption": "b"}' * 999)[:-12], "damaged or cut short"),
-        ("x.jsonl.tgz", b"nonsense", "damaged or cut short"),
+        ("x.jsonl.tgz", b"nonsense", "not a gzip file"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_one_line(tmp_path: Path, name: str, content: bytes, words: str) -> None:
@@ -132,6 +133,42 @@ def test_an_archive_that_was_cut_short_is_an_error_and_not_fewer_captions(tmp_pa
     (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"cut\.tar\.gz: the archive"):
         list(keyed_rows(str(tmp_path / "cut.tar.gz"), KeyedBy()))
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda tar: gzip.compress(tar[:1024]), "no end marker"),
+        (lambda tar: gzip.compress(tar[:1300]), "no end marker"),
+        (lambda tar: gzip.compress(tar[:1600]), "the archive stops at byte 1600, inside ./1.jsonl"),
+        (lambda tar: gzip.compress(flipped(tar, 1124)), "damaged header at byte 1024"),
+        (lambda tar: gzip.compress(tar)[:-9], "gzip stream is damaged|no end marker"),
+        (lambda tar: gzip.compress(tar, 0).replace(b'"0"', b'"9"', 1), "gzip stream is damaged"),
+    ],
+)
+def test_packed_lines_of_a_damaged_archive_are_an_error_and_not_fewer_captions(
+    tmp_path: Path, damage: Callable[[bytes], bytes], words: str
+) -> None:
+    lines = {f"{n}.jsonl": b'{"key": "a", "caption": "%d"}\n' % n * 8 for n in range(2)}
+    tar = Path(write_tar(tmp_path / "all.tar", lines, "w")).read_bytes()
+    path = tmp_path / "all.jsonl.tgz"
+    path.write_bytes(gzip.compress(tar))
+    assert len(list(keyed_rows(str(path), KeyedBy()))) == 16
+    path.write_bytes(damage(tar))
+    with pytest.raises(UserError, match=words):
+        list(keyed_rows(str(path), KeyedBy()))
+
+
+def test_packed_lines_may_lie_across_the_pieces_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_scan, "_CHUNK", 7)
+    rows = [{"key": f"k{n}", "caption": "é" * n} for n in range(1, 40)]
+    content = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+    path = write_tar(tmp_path / "all.jsonl.tgz", {"a.jsonl": content, "b.txt": content}, "w:gz")
+    assert list(keyed_rows(path, KeyedBy())) == [(row["key"], row["caption"]) for row in rows]
 
 
 def test_txt_files_cannot_name_a_shard(tmp_path: Path) -> None:
