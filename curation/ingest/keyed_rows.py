@@ -171,6 +171,11 @@ def _row(row: Mapping[str, Any], keyed: KeyedBy, where: str) -> tuple[str, str |
         raise UserError(
             f"{where}: no {keyed.key if shard or not keyed.shard else keyed.shard}; it has {', '.join(row)}."
         )
+    for name in (key, shard):
+        if isinstance(name, str) and not _is_text(name):
+            raise UserError(
+                f"{where}: {name!r} holds half a character, so it names no sample. Mend it, or take it out."
+            )
     text = canonical_json(row) if keyed.text is None else _value(row, keyed.text)
     if text is not None and not isinstance(text, str):
         raise UserError(f"{where}: {keyed.text} is a {type(text).__name__}, expected a text.")

@@ -113,6 +113,7 @@ def test_half_a_character_counts_as_no_text(tmp_path: Path) -> None:
         ("x.jsonl", b"[1]", "line 1 holds a list"),
         ("x.jsonl", b'{"id": "a"}', "no key; it has id"),
         ("x.jsonl", b'{"key": "a", "caption": 3}', "caption is a int"),
+        ("x.jsonl", b'{"key": "\\ud83d", "caption": "c"}', "line 1: .* names no sample"),
         ("x.parquet", b"nonsense", "not readable as Parquet"),
         ("x.zip", b"nonsense", "not a zip file"),
         ("x.tar.gz", b"nonsense", "empty file"),
