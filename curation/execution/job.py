@@ -223,12 +223,10 @@ def _executor(options: JobOptions) -> Executor:
 def _due_units(job: Job, ledger: Ledger, summary: JobSummary, progress: Progress) -> Iterator[Unit]:
     """The units that must be made, in order; keeps plan.json and the counts up to date on the way."""
     before = read_plan(job.target.url)
-    ours = frozenset(job.shards)
-    others = [u for u in before.units if u.shard not in ours]
-    shards = tuple(sorted(set(before.shards) | set(job.shards)))
+    shards = tuple(sorted({*before.shards, *job.shards}))
     planned: list[PlannedUnit] = []
     made = ledger.by_shard()
-    if set(shards) != set(before.shards):
+    if shards != before.shards:
         job.target.write_text(PLAN_FILE, to_json(PlanRecord(shards, before.units)))
     due, moved = 0, False
     for plan in job.plans:
@@ -236,7 +234,7 @@ def _due_units(job: Job, ledger: Ledger, summary: JobSummary, progress: Progress
         if _take_away_outdated(job.target, ledger, made.get(plan.shard, ()), plan, summary) and not moved:
             # Until this job ends, readers are told that shards which may have changed too have not been read yet.
             moved = True
-            job.target.write_text(PLAN_FILE, to_json(_plan_record(shards, [*others, *planned])))
+            _write_plan(job, planned)
         for unit in plan.units:
             reason = ledger.why_due(unit)
             if reason is None:
@@ -247,13 +245,20 @@ def _due_units(job: Job, ledger: Ledger, summary: JobSummary, progress: Progress
             progress.rows_due += unit.planned.stop - unit.planned.start
             yield unit
     progress.units_due = due
-    record = _plan_record(shards, [*others, *planned])
-    if moved or record != before:
+    _write_plan(job, planned)
+
+
+def _write_plan(job: Job, planned: Sequence[PlannedUnit]) -> None:
+    """Put `planned` into plan.json in place of all units of the job's shards. The others are those that it has now: a
+    driver of other shards may have written since this one began."""
+    before, ours = read_plan(job.target.url), frozenset(job.shards)
+    units = [*(unit for unit in before.units if unit.shard not in ours), *planned]
+    record = PlanRecord(
+        tuple(sorted({*before.shards, *ours})),
+        tuple(sorted(units, key=lambda unit: (unit.shard, unit.start, unit.name))),
+    )
+    if record != before:
         job.target.write_text(PLAN_FILE, to_json(record))
-
-
-def _plan_record(shards: tuple[str, ...], units: Sequence[PlannedUnit]) -> PlanRecord:
-    return PlanRecord(shards, tuple(sorted(units, key=lambda unit: (unit.shard, unit.start, unit.name))))
 
 
 def _take_away_outdated(

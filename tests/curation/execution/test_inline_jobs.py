@@ -1,5 +1,6 @@
 """What a job does and does not do again, with the executor that stays in this process."""
 
+import dataclasses
 import io
 import json
 import os
@@ -48,6 +49,23 @@ def test_a_second_run_does_nothing_and_says_so(copying: Any) -> None:
     assert copying.stamps() == stamps
     assert (summary.units_done, summary.units_current, summary.exit_code) == (0, 5, ExitCode.OK)
     assert "nothing to do: all 5 are whole and current" in printed.getvalue()
+
+
+@pytest.mark.parametrize(("trouble", "faults"), [({}, ()), ({"open": "user_error"}, ("b: not read yet",))])
+def test_a_driver_of_other_shards_that_works_meanwhile_stays_in_the_plan(
+    copying: Any, trouble: dict[str, str], faults: tuple[str, ...]
+) -> None:
+    job = copying.job([str(copying.shards / "a.tar")])
+
+    def plans() -> Any:
+        yield from job.plans
+        copying.run(shards=[str(copying.shards / "b.tar")], trouble=trouble)
+
+    run_job(dataclasses.replace(job, plans=plans()), JobOptions(), Console(file=io.StringIO()))
+    assert open_dataset(str(copying.out), "copies").faults == faults
+    plan = read_plan(str(copying.out))
+    assert plan.shards == ("a", "b")
+    assert [unit.name for unit in plan.units] == (UNITS[:3] if faults else UNITS)
 
 
 def test_two_runs_elsewhere_write_the_same_bytes(copying: Any, tmp_path: Path) -> None:
