@@ -112,14 +112,15 @@ def act_scenes(options: argparse.Namespace) -> int:
     if bool(options.true_latents) != bool(options.vae):
         raise UserError("--true-latents and --vae belong together: give both, or neither.")
     paths = picture_files(options.samples)
-    asked = _asked(options.truth, paths)
+    prompts = [_prompt_of(path) for path in paths]
+    asked = _asked(options.truth, paths, prompts)
     detector, seen = Detector(options.detector or DETECTOR), list["Reading"]()
     progress = ProgressLine("pictures read", len(paths))
     for start in range(0, len(paths), _BATCH):
         seen += detector.read([_picture(path) for path in paths[start : start + _BATCH]])
         progress.add(min(_BATCH, len(paths) - start))
     true = true_readings(options.truth, options.true_latents, options.vae, detector) if options.true_latents else ()
-    score = score_set(asked, seen, true=true, seed=options.seed)
+    score = score_set(asked, seen, prompts=prompts, true=true, seed=options.seed)
     print(table(score))
     if options.json:
         write_text(options.json, to_json(score))
@@ -140,23 +141,28 @@ def table(score: "AlignmentScore") -> str:
     return "\n".join(lines)
 
 
-def _asked(truth: Path, paths: Sequence[Path]) -> list["Reading"]:
-    """What was asked of each picture: several of a prompt are `NUMBER_K.png`."""
+def _prompt_of(path: Path) -> int:
+    """The number of a picture's prompt, -1 without one: several of a prompt are `NUMBER_K.png`."""
+    number = path.stem.partition("_")[0]
+    return int(number) if number.isdecimal() else -1
+
+
+def _asked(truth: Path, paths: Sequence[Path], prompts: Sequence[int]) -> list["Reading"]:
+    """What was asked of each picture."""
     from curation.scenes.alignment import asked_in
     from training.evaluation.prompt_lists import read_records
 
     records = read_records(truth, ("things", "ground"))
     asked = []
-    for path in paths:
-        number = path.stem.partition("_")[0]
-        if not number.isdigit() or int(number) >= len(records):
+    for path, number in zip(paths, prompts, strict=True):
+        if not 0 <= number < len(records):
             raise UserError(f"{path}: no picture of {truth}, which has {len(records):,} prompts. Are they of one run?")
         try:
-            asked.append(asked_in(records[int(number)]))
+            asked.append(asked_in(records[number]))
         except (KeyError, TypeError) as error:
-            raise UserError(f"{truth}, line {int(number) + 1}: no truth of a scene ({error}).") from None
-    if len(asked) < 2:
-        raise UserError(f"{len(asked)} pictures: chance cannot be told from fewer than two. Draw more.")
+            raise UserError(f"{truth}, line {number + 1}: no truth of a scene ({error}).") from None
+    if len({*prompts}) < 2:
+        raise UserError(f"pictures of {len({*prompts})} prompts: chance cannot be told from fewer than two. Draw more.")
     return asked
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -105,32 +106,41 @@ def score_set(
     asked: Sequence[Reading],
     seen: Sequence[Reading],
     *,
+    prompts: Sequence[int] | None = None,
     true: Iterable[tuple[Reading, Reading]] = (),
     seed: int = 0,
 ) -> AlignmentScore:
     """Score pictures against what was asked of them, in the same order; `true` are (asked, seen) of true pictures.
 
-    Raises ValueError for sequences of different lengths, and for fewer than two pictures.
+    `prompts` numbers the prompt of each picture, where several are of one; no picture tells chance by its own prompt.
+    Raises ValueError for sequences of different lengths, and for pictures of fewer than two prompts.
     """
-    if len(asked) != len(seen) or len(asked) < 2:
-        raise ValueError(f"{len(asked)} scenes were asked for and {len(seen)} pictures read; two or more of both")
+    of = list(range(len(asked)) if prompts is None else prompts)
+    if not len(asked) == len(seen) == len(of) or len({*of}) < 2:
+        raise ValueError(f"{len(asked)} scenes of {len({*of})} prompts were asked for and {len(seen)} pictures read")
     random = np.random.default_rng(seed)
-    others: list[tuple[Reading, Reading]] = []
+    others: list[tuple[int, int]] = []
     for _ in range(_SHUFFLES):
-        order = random.permutation(len(asked))
-        others += [(asked[one], seen[other]) for one, other in zip(order, np.roll(order, 1), strict=True)]
-    ceiling = list(true)
+        order = random.permutation(len(asked)).tolist()
+        others += [(one, other) for other, one in pairwise([order[-1], *order]) if of[one] != of[other]]
+    wished, shown = [list(side) for side in zip(*true, strict=True)] or ([], [])
     return AlignmentScore(
         len(asked),
-        _aligned(zip(asked, seen, strict=True)),
-        _aligned(others),
-        _aligned(ceiling) if ceiling else None,
+        _aligned(asked, seen, _each(asked)),
+        _aligned(asked, seen, others),
+        _aligned(wished, shown, _each(wished)) if wished else None,
     )
 
 
-def _aligned(pairs: Iterable[tuple[Reading, Reading]]) -> Aligned:
-    counts = np.array([_counts(asked, seen) for asked, seen in pairs])  # [N, shares, 2]
-    return Aligned(*(_share(counts[:, index]) for index in range(counts.shape[1])))
+def _each(pictures: Sequence[Reading]) -> list[tuple[int, int]]:
+    return [(number, number) for number in range(len(pictures))]
+
+
+def _aligned(asked: Sequence[Reading], seen: Sequence[Reading], pairs: Sequence[tuple[int, int]]) -> Aligned:
+    """The shares over `pairs`: what the place in `asked` wants, held against what the place in `seen` shows."""
+    counts = np.array([_counts(asked[one], seen[other]) for one, other in pairs])  # [N, shares, 2]
+    sides = np.array(pairs).T  # [2, N]
+    return Aligned(*(_share(counts[:, index], sides) for index in range(counts.shape[1])))
 
 
 def _counts(asked: Reading, seen: Reading) -> list[tuple[int, int]]:
@@ -157,7 +167,16 @@ def _place(thing: Seen) -> tuple[str, str]:
     return thing.row, thing.column
 
 
-def _share(counts: "np.ndarray[Any, Any]") -> Share:
+def _share(counts: "np.ndarray[Any, Any]", sides: "np.ndarray[Any, Any]") -> Share:
+    """The share of `counts` [N, 2]. Pairs vary together that have a place in common, on whichever of their `sides`
+    [2, N]: what places add to the variance, less what pairs of the same two places have added twice (Aronow et al.
+    2015)."""
     right, of = counts[:, 0], counts[:, 1]
     share = right.sum() / of.sum()
-    return Share(int(right.sum()), int(of.sum()), float(np.sqrt(np.sum((right - share * of) ** 2)) / of.sum()))
+    rest = right - share * of
+    apart = np.where(sides[0] == sides[1], 0.0, rest)
+    places = 1 + int(sides.max())
+    by_place = np.bincount(sides[0], rest, places) + np.bincount(sides[1], apart, places)
+    _, same = np.unique(sides.min(0) * places + sides.max(0), return_inverse=True)
+    variance = np.square(by_place).sum() - np.square(np.bincount(same, apart)).sum()
+    return Share(int(right.sum()), int(of.sum()), float(np.sqrt(max(variance, 0.0)) / of.sum()))

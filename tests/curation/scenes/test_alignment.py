@@ -1,4 +1,5 @@
 import dataclasses
+import statistics
 
 import pytest
 
@@ -53,6 +54,27 @@ def test_chance_is_what_pictures_score_against_the_scenes_of_others() -> None:
     assert 0.3 < mixed.chance.right.share < 0.7
 
 
+def test_pictures_of_one_prompt_do_not_tell_chance_of_one_another() -> None:
+    prompts = [number // 6 for number in range(12)]
+    asked = [(ASKED, OTHER)[number] for number in prompts]
+    assert score_set(asked, asked).chance.right.share > 0.3
+    assert score_set(asked, asked, prompts=prompts).chance.right.share == 0
+    with pytest.raises(ValueError, match="12 scenes of 1 prompts"):
+        score_set(asked, asked, prompts=[0] * 12)
+
+
+@pytest.mark.parametrize("drawn", [1, 2], ids=["as asked", "anything"])
+def test_the_error_of_chance_knows_that_shuffles_show_the_same_pictures_again(drawn: int) -> None:
+    scores = []
+    for number in range(100):
+        asked, seen = ([asked_of(scene(seed, 1000 * number + one)) for one in range(40)] for seed in (1, drawn))
+        scores.append(score_set(asked, seen).chance)
+    for name in ("drawn", "ground"):
+        found = [getattr(chance, name) for chance in scores]
+        spread = statistics.stdev(one.share for one in found)
+        assert statistics.fmean(one.error for one in found) == pytest.approx(spread, rel=0.2)
+
+
 def test_the_error_is_that_of_pictures_since_things_in_one_go_together() -> None:
     blank = Reading((), "plain", ("white",))
     score = score_set([ASKED] * 100, [ASKED, blank] * 50)
@@ -67,5 +89,5 @@ def test_what_is_asked_is_the_same_of_a_scene_and_of_its_truth_on_disk() -> None
 
 
 def test_pictures_and_scenes_have_to_be_as_many() -> None:
-    with pytest.raises(ValueError, match="2 scenes were asked for and 1"):
+    with pytest.raises(ValueError, match="2 scenes of 2 prompts were asked for and 1"):
         score_set([ASKED, OTHER], [ASKED])
