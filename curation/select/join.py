@@ -106,7 +106,8 @@ def _load(table: InputTable, wanted: set[ColumnId], words: set[ColumnId]) -> _Lo
         for one in own:
             parts[one].append(_column(part, one))
         for one in listed:
-            lists[one].append(_words(part[one.column], one))
+            words_of = _words(part[one.column], one)
+            lists[one].append(_each_once(*words_of) if table.is_file else words_of)  # ours have each once
     chunks = [chunk for one in ids for chunk in one.chunks]
     columns = {one: _concat(found) for one, found in parts.items()}
     return _Loaded(table, pa.chunked_array(chunks, pa.large_string()), columns, lists)
@@ -154,6 +155,16 @@ def _words(column: Any, one: ColumnId) -> tuple[npt.NDArray[np.int32], Any]:
     if words.null_count:
         raise UserError(f"{one}: a list has a null among its words. Leave it out there.")
     return pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int32), pc.dictionary_encode(words)
+
+
+def _each_once(lengths: npt.NDArray[np.int32], words: Any) -> tuple[npt.NDArray[np.int32], Any]:
+    """The same lists with no word twice in one."""
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    kinds = max(len(words.dictionary), 1)
+    kept = np.unique(rows * kinds + words.indices.to_numpy())
+    indices = pa.array((kept % kinds).astype(np.int32))
+    counts = np.bincount(kept // kinds, minlength=len(lengths)).astype(np.int32)
+    return counts, pa.DictionaryArray.from_arrays(indices, words.dictionary)
 
 
 def _sorted_union(parts: Sequence[Any]) -> Any:
