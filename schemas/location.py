@@ -19,3 +19,8 @@ def file_system(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise UserError(f"{url}: {error}. Use a local path, or install the package for this kind of URL.") from None
     return fs, str(path)
+
+
+def is_local(fs: Any) -> bool:
+    """Whether a file system is this machine's own (or mounted in it)."""
+    return "file" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))

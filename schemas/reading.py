@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.dataset import (
@@ -24,7 +25,7 @@ from schemas.dataset import (
     PlanRecord,
 )
 from schemas.errors import DatasetError, SchemaError
-from schemas.location import file_system
+from schemas.location import file_system, is_local
 from schemas.record import from_json
 from schemas.table import TableSchema
 
@@ -62,15 +63,27 @@ class Dataset:
         return self
 
     def tables(self, schema: TableSchema, columns: list[str] | None = None, folder: str = "") -> Iterator[Any]:
-        """The Parquet table of each whole unit in order, checked against `schema`, as a `pyarrow.Table`."""
+        """The Parquet table of each whole unit in order, checked against `schema`, as a `pyarrow.Table`.
+
+        Raises `SchemaError` for a table of another schema, `DatasetError` for one that cannot be read.
+        """
         for entry in self.entries:
             for output in entry.outputs:
-                if posixpath.dirname(output.path) != folder or not output.path.endswith(".parquet"):
-                    continue
-                with self.fs.open(self.path(output.path), "rb") as file:
-                    parquet = pq.ParquetFile(file)
-                    schema.check(parquet.schema_arrow, f"{self.url}/{output.path}")
-                    yield parquet.read(columns=columns)
+                if posixpath.dirname(output.path) == folder and output.path.endswith(".parquet"):
+                    yield self._table(output.path, schema, columns)
+
+    def _table(self, relative: str, schema: TableSchema, columns: list[str] | None) -> Any:
+        where = f"{self.url}/{relative}"
+        try:
+            with self.fs.open(self.path(relative), "rb") as file:
+                parquet = pq.ParquetFile(file)
+                schema.check(parquet.schema_arrow, where)
+                return parquet.read(columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise DatasetError(
+                f"{where}: cannot be read ({lines[0][:200]}). Remove it and run pipelines.{self.info.stage} again."
+            ) from None
 
 
 def read_info(url: str) -> DatasetInfo | None:
@@ -161,7 +174,7 @@ def damaged_outputs(fs: Any, root: str, entries: Iterable[LedgerEntry]) -> dict[
 
 def _map_in_threads(function: Callable[[T], R], items: Sequence[T], fs: Any) -> Iterator[R]:
     """`function` of each item, in order. Threads hide the way to a store; a local disk is faster without."""
-    if "file" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,)):
+    if is_local(fs):
         yield from map(function, items)
         return
     with ThreadPoolExecutor(_READ_THREADS) as pool:

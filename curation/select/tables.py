@@ -167,4 +167,8 @@ def _read_file(url: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     with fs.open(path, "rb") as file:
         parquet = pq.ParquetFile(file)
         for group in range(parquet.num_row_groups):
-            yield parquet.read_row_group(group, columns=list(columns))
+            try:
+                part = parquet.read_row_group(group, columns=list(columns))
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(f"--table {url}: damaged ({str(error).splitlines()[0]}). Fetch it again.") from None
+            yield part

@@ -15,7 +15,7 @@ from curation.shards.gunzip import Gunzip
 from curation.shards.tar_scan import Member, check_first_block, read_tar, scan_tar, stream_tar
 from schemas.dataset import InputIdentity
 from schemas.errors import UserError
-from schemas.location import file_system
+from schemas.location import file_system, is_local
 
 ContainerKind = Literal["tar", "folder", "tgz"]
 """A tgz can be listed and read from start to end, but not opened for random reads: pipelines.ingest unpacks it."""
@@ -140,7 +140,7 @@ def open_container(url: str, kind: ContainerKind) -> Container:
         return _Folder(fs, path)
     if kind == "tgz":
         raise AssertionError(f"{url}: a gzip stream has no random access")
-    return _LocalTar(path) if _is_local(fs) else _RemoteTar(fs, path)
+    return _LocalTar(path) if is_local(fs) else _RemoteTar(fs, path)
 
 
 class _LocalTar:
@@ -240,11 +240,7 @@ def _time_or_tag(info: Mapping[str, Any]) -> str:
     return ""
 
 
-def _is_local(fs: Any) -> bool:
-    return "file" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
-
-
 def _open_sequential(fs: Any, path: str) -> IO[bytes]:
     """A file object for one pass from start to end."""
-    file: IO[bytes] = fs.open(path, "rb") if _is_local(fs) else fs.open(path, "rb", cache_type="readahead")
+    file: IO[bytes] = fs.open(path, "rb") if is_local(fs) else fs.open(path, "rb", cache_type="readahead")
     return file

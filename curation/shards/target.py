@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from schemas.errors import StorageError
-from schemas.location import file_system
+from schemas.location import file_system, is_local
 
 _MARK = ".tmp-"
 _REMOTE_PREFIX = "latentmill-"
@@ -76,8 +76,7 @@ class Target:
     @property
     def is_local(self) -> bool:
         """Whether it lies on a local (or mounted) disk."""
-        protocol = self.fs.protocol
-        return "file" in (protocol if isinstance(protocol, tuple | list) else (protocol,))
+        return is_local(self.fs)
 
     def path(self, relative: str) -> str:
         """The path of a file in it."""

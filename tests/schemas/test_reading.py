@@ -82,6 +82,16 @@ def test_a_unit_made_under_other_settings_is_stale(dataset: Path) -> None:
     assert faults(dataset) == ("a-00000: made under other settings",)
 
 
+def test_a_table_that_was_damaged_in_place_is_told_in_one_line(dataset: Path) -> None:
+    path = dataset / "a-00001.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(byte ^ 0x5A for byte in content[4:60])
+    path.write_bytes(content)
+    found = open_dataset(str(dataset), "things").require_whole()
+    with pytest.raises(DatasetError, match=r"a-00001\.parquet: cannot be read \([^\n]*run pipelines\.copy again\.$"):
+        list(found.tables(TABLE))
+
+
 def test_a_missing_and_a_resized_output_are_reported(dataset: Path) -> None:
     (dataset / "a-00000.parquet").unlink()
     path = dataset / "b-00000.parquet"

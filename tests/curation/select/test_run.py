@@ -120,6 +120,20 @@ def test_a_noun_cap_tells_the_nouns_before_and_after(write_nouns: Any) -> None:
     assert chosen(outcome)[:5] == [f"s0/{i:03d}" for i in range(5)]
 
 
+@pytest.mark.parametrize("rule", ["llava", "metaclip"])
+def test_a_word_that_a_file_repeats_in_a_list_counts_once(rule: str, write_file: Any) -> None:
+    keys = [f"{n:03d}" for n in range(300)]
+    page = f"[[filter]]\ncolumn = 'tags'\ncap = 50\nrule = '{rule}'\n"
+    once = [["cat", "dog"] if n % 3 else [] for n in range(300)]
+    often = [["cat", "dog", "cat", "cat"] if n % 3 else [] for n in range(300)]
+    found = [
+        run(page, write_file({"shard": ["s"] * 300, "key": keys, "tags": tags}, row_group_size=70))
+        for tags in (once, often)
+    ]
+    assert found[0].nouns == found[1].nouns
+    assert chosen(found[0]) == chosen(found[1])
+
+
 @pytest.mark.parametrize(
     ("page", "complaint"),
     [
@@ -173,6 +187,15 @@ def test_tables_that_cannot_be_joined_are_refused(write_measures: Any, write_fil
         run(ranges(clip=0), str(tmp_path / "nowhere"))
     with pytest.raises(DatasetError, match="s2: not made yet"):
         run(ranges(clip=0), write_measures({"s0": [{"key": "a"}]}, "unfinished", ["s2"]))
+
+
+def test_a_file_that_is_damaged_within_is_told_in_one_line(write_file: Any) -> None:
+    path = Path(write_file({"shard": ["s"] * 99, "key": [f"{n:x}" for n in range(99)], "clip": list(range(99))}))
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(byte ^ 0x5A for byte in content[4:60])
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"scores\.parquet: damaged [^\n]*$"):
+        run(ranges(clip=1), str(path))
 
 
 def test_two_tables_of_a_kind_are_told_apart_by_names(write_measures: Any) -> None:
