@@ -4,7 +4,9 @@ Latents, text and training take the same file, so what one command left out no o
 counts: how they came about stands in the file's metadata for people.
 """
 
+import contextlib
 import json
+import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from schemas.errors import DatasetError
-from schemas.location import file_system
+from schemas.location import file_system, is_local
 from schemas.table import Column, TableSchema
 
 SELECTION: Final = TableSchema(
@@ -73,15 +75,20 @@ def make_selection(pairs: Any, about: dict[str, Any] | None = None) -> Selection
 
 
 def write_selection(url: str, selection: Selection) -> None:
-    """Write `selection` to `url` (local path or fsspec URL), whole or not at all on a local disk."""
+    """Write `selection` to `url` (local path or fsspec URL), whole or not at all; a local disk then has it.
+
+    Raises OSError where it cannot be written.
+    """
     fs, path = file_system(url)
     schema = SELECTION.arrow
     metadata = {**(schema.metadata or {}), ABOUT_KEY: json.dumps(selection.about, sort_keys=True).encode()}
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table(selection.rows.columns, schema=schema.with_metadata(metadata)), buffer, compression="zstd")
-    aside = f"{path}.writing"
-    fs.pipe_file(aside, buffer.getvalue().to_pybytes())
-    fs.mv(aside, path)
+    content = buffer.getvalue().to_pybytes()
+    if is_local(fs):
+        _put(path, content)
+    else:
+        fs.pipe_file(path, content)  # in one request
 
 
 def read_selection(url: str) -> Selection:
@@ -95,9 +102,32 @@ def read_selection(url: str) -> Selection:
         except pa.ArrowInvalid as error:
             raise DatasetError(f"{url}: not a Parquet file ({error}). Write it anew with pipelines.select.") from None
         SELECTION.check(parquet.schema_arrow, url)
-        table = parquet.read(columns=["shard", "key"])
-    about = json.loads((table.schema.metadata or {}).get(ABOUT_KEY, b"{}"))
+        try:
+            table = parquet.read(columns=["shard", "key"])
+            about = json.loads((table.schema.metadata or {}).get(ABOUT_KEY, b"{}"))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise DatasetError(f"{url}: damaged ({first}). Write it anew with pipelines.select.") from None
     return make_selection(table, about)
+
+
+def _put(path: str, content: bytes) -> None:
+    """Put a local file in its place and onto the disk."""
+    aside = f"{path}.{os.getpid()}.writing"
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(aside)
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _text(scalar: Any) -> str:

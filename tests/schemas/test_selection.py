@@ -1,5 +1,7 @@
 """The selection file: sorted pairs, one digest, written whole."""
 
+import errno
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,6 +55,46 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert read.keys_of("b") == {"2", "10"}
     assert list(read.shards()) == ["a", "b"]
     assert [p.name for p in tmp_path.iterdir()] == ["keep.parquet"]
+
+
+def test_a_selection_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched_fsync(descriptor: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.partition(".")[0])
+        fsync(descriptor)
+
+    def watched_replace(one: str, other: str) -> None:
+        done.append("replace")
+        replace(one, other)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
+    write_selection(str(tmp_path / "keep.parquet"), make_selection(table([("a", "1")])))
+    assert done == ["keep", "replace", tmp_path.name.partition(".")[0]]
+
+
+def test_a_selection_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_selection(str(tmp_path / "keep.parquet"), make_selection(table([("a", "1")])))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_selection(str(tmp_path / "keep.parquet"), make_selection(table([("b", "2")])))
+    assert [p.name for p in tmp_path.iterdir()] == ["keep.parquet"]
+    assert read_selection(str(tmp_path / "keep.parquet")).keys_of("a") == {"1"}
+
+
+def test_a_damaged_selection_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "keep.parquet"
+    write_selection(str(path), make_selection(table([(f"s{n}", f"{n * 7919:x}") for n in range(2000)])))
+    content = bytearray(path.read_bytes())
+    content[100:2000] = bytes(byte ^ 0x5A for byte in content[100:2000])
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"keep\.parquet: damaged [^\n]*$"):
+        read_selection(str(path))
 
 
 def test_a_pair_that_occurs_twice_is_refused_by_name() -> None:
