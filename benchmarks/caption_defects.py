@@ -39,7 +39,8 @@ def planted(way: Way, captions: Sequence[str]) -> list[Planted]:
     return [way.make(text, random.Random(f"{way.name}:{i}")) for i, text in enumerate(captions)]
 
 
-def _sentences(text: str) -> list[str]:
+def sentences(text: str) -> list[str]:
+    """The sentences of `text`, told apart more simply than by the rules."""
     return [s for s in re.split(r"(?<=[.!?])\s+", " ".join(text.split())) if s]
 
 
@@ -57,7 +58,8 @@ def _varied(sentence: str, noise: random.Random, words: Sequence[str]) -> str:
     return " ".join(parts)
 
 
-def _lower_first(text: str) -> str:
+def lower_first(text: str) -> str:
+    """`text` with a small first letter."""
     return text[0].lower() + text[1:]
 
 
@@ -153,12 +155,12 @@ def _refuse_then_describe(split: Split) -> Callable[[str, random.Random], Plante
 
 
 def _open(split: Split) -> Callable[[str, random.Random], Planted]:
-    return lambda text, noise: Planted(noise.choice(OPENINGS[split]) + _lower_first(text))
+    return lambda text, noise: Planted(noise.choice(OPENINGS[split]) + lower_first(text))
 
 
 def _shuffled_list(text: str, noise: random.Random) -> Planted:
     things = ["a cup", "a plate", "a fork", "a glass", "a napkin"]
-    return Planted(f"{_sentences(text)[0]} On the table there are " + ", ".join(noise.choices(things, k=40)) + ".")
+    return Planted(f"{sentences(text)[0]} On the table there are " + ", ".join(noise.choices(things, k=40)) + ".")
 
 
 def _around(before: str, after: str, finish: FinishReason = "stop") -> Callable[[str, random.Random], Planted]:
@@ -175,9 +177,7 @@ WAYS: Final = (
     Way("truncated", "at a hyphen", "held_out", lambda t, n: Planted(_cut(t, n, 0.6, 0.95) + " light-")),
     Way("truncated", "at a list number", "held_out", lambda t, n: Planted(t + "\n\n1. The sky\n2.", "length")),
     Way("truncated", "with three dots", "tuning", lambda t, n: Planted(_cut(t, n, 0.3, 0.95) + "...", "length")),
-    Way(
-        "repetition", "last sentence, 4 times", "tuning", lambda t, n: Planted(" ".join([t, *[_sentences(t)[-1]] * 3]))
-    ),
+    Way("repetition", "last sentence, 4 times", "tuning", lambda t, n: Planted(" ".join([t, *[sentences(t)[-1]] * 3]))),
     Way(
         "repetition",
         "last 6 words, 7 times",
@@ -190,31 +190,31 @@ WAYS: Final = (
         "repetition",
         "two sentences in turns",
         "held_out",
-        lambda t, n: Planted(t + " " + " ".join(_sentences(t)[-2:] * 4), "length"),
+        lambda t, n: Planted(t + " " + " ".join(sentences(t)[-2:] * 4), "length"),
     ),
     Way(
         "repetition",
         "a sentence 6 times, a word changed",
         "held_out",
-        lambda t, n: Planted(" ".join([t, *(_varied(_sentences(t)[-1], n, _TURNS) for _ in range(5))])),
+        lambda t, n: Planted(" ".join([t, *(_varied(sentences(t)[-1], n, _TURNS) for _ in range(5))])),
     ),
     Way(
         "repetition",
         "a sentence numbered 5 times",
         "held_out",
-        lambda t, n: Planted(" ".join([t, *(f"({i}) {_sentences(t)[0]}" for i in range(1, 6))])),
+        lambda t, n: Planted(" ".join([t, *(f"({i}) {sentences(t)[0]}" for i in range(1, 6))])),
     ),
     Way(
         "repetition",
         "an early sentence once again",
         "tuning",
-        lambda t, n: Planted(f"{t} {_sentences(t)[0].upper()}"),
+        lambda t, n: Planted(f"{t} {sentences(t)[0].upper()}"),
     ),
     Way(
         "repetition",
         "once again, two words changed",
         "held_out",
-        lambda t, n: Planted(f"{t} {_varied(_varied(_sentences(t)[0], n, _RARE), n, _RARE)}"),
+        lambda t, n: Planted(f"{t} {_varied(_varied(sentences(t)[0], n, _RARE), n, _RARE)}"),
     ),
     Way("repetition", "five things, 40 times", "held_out", _shuffled_list),
     Way("repetition", "40 exclamation marks", "held_out", _around("", "!" * 40)),
@@ -236,7 +236,7 @@ WAYS: Final = (
         "repetition",
         "a middle sentence once again",
         "held_out",
-        lambda t, n: Planted(f"{t} Overall, {_lower_first(_sentences(t)[len(_sentences(t)) // 2])}"),
+        lambda t, n: Planted(f"{t} Overall, {lower_first(sentences(t)[len(sentences(t)) // 2])}"),
     ),
     Way("leak", "a role at the end", "held_out", _around("", "\nuser")),
     Way("leak", "a list of turns", "held_out", _around("[{'role': 'assistant', 'content': '", "'}]")),

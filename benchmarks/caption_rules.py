@@ -1,10 +1,12 @@
 """How good are the caption rules? `python -m benchmarks.caption_rules --data DIR [--foreign DIR] [--split all]`
 
-Recall on planted defects (benchmarks.caption_defects), in two splits of ways to plant them. Precision on real captions:
-each that is called a repetition, refusal, leak or not English was read (benchmarks/caption_labels.json, by hash of the
-text), web alt text excepted. `--foreign` is a
-folder of LANGUAGE.txt with a sentence a line, such as those of the parallel treebanks (PUD) of Universal Dependencies.
-Runs in under a minute.
+Recall on planted defects (benchmarks.caption_defects, benchmarks.caption_flag_defects), in two splits of ways to plant
+them; rules that compare a number, on both sides of it (benchmarks.caption_limits). Precision on real captions: each
+that is called a repetition, refusal, leak or not English was read, web alt text excepted, and a sample of what other
+rules find in machine captions (benchmarks.caption_reading; `--read RULE` prints it). `--foreign` is a folder of
+LANGUAGE.txt with a sentence a line, such as those of the parallel treebanks (PUD) of Universal Dependencies.
+`--t5-tokenizer` counts T5 tokens; without it, a caption counts as one token a word and one for its end, so that
+over_120 and over_300 are the least that they can be. Runs in under two minutes.
 """
 
 import argparse
@@ -14,18 +16,22 @@ import platform
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
-from benchmarks.caption_defects import PROMPT, TEXTS_ELSEWHERE, WAYS, Planted, Way, planted
+from benchmarks import caption_limits as limits
+from benchmarks import caption_reading as reading
+from benchmarks.caption_defects import PROMPT, TEXTS_ELSEWHERE, WAYS, Planted, Way, planted, sentences
+from benchmarks.caption_flag_defects import MORE_WAYS
+from benchmarks.caption_reading import ALT_TEXT, Judged, key_of
 from curation.captions.quality import RULES, RULES_VERSION, Cleaned, clean
-from curation.captions.quality_text import text_hash
+from curation.captions.quality_patterns import without_opening
+from curation.captions.quality_text import squeeze, text_hash
+from curation.captions.t5_counter import t5_counter
+from curation.checkpoints import resolve_checkpoint
 
 PLANTED = 200
-LABELS = Path(__file__).with_name("caption_labels.json")
 ACCEPTED = {"truncated": {"truncated", "trimmed"}}
 READ = ("repetition", "refusal", "leak", "non_english")
 """Statuses whose every occurrence was read."""
@@ -36,16 +42,39 @@ def main() -> None:
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--data", type=Path, required=True)
     command.add_argument("--foreign", type=Path)
+    command.add_argument("--t5-tokenizer")
     command.add_argument("--split", choices=("tuning", "held_out", "all"), default="all")
     command.add_argument("--show", type=int, default=0, help="print so many missed captions of each way")
+    command.add_argument("--read", choices=sorted({*reading.QUESTIONS.values()}), help="print captions to be read")
     options = command.parse_args()
     print(f"caption rules v{RULES_VERSION}, Python {platform.python_version()}, {platform.machine()}")
+    print(f"T5 tokens: {options.t5_tokenizer or 'the least there can be, one a word and one for the end'}")
     real = _real(options.data)
+    tokens = _t5_tokens(options.t5_tokenizer)
+    judged = {name: [(text, clean(text, "stop", t5_tokens=tokens)) for text in texts] for name, texts in real.items()}
+    if options.read:
+        reading.print_sample(judged, options.read)
+        return
     _planted(real, options.split, options.show)
+    _limits(real["IIW-P5B"])
     _duplicates(real["llava-1.5"])
-    _real_captions(real)
+    labels = reading.load_labels()
+    _real_captions(judged, labels)
+    reading.print_repetition(judged, labels)
+    reading.print_flags(judged)
+    reading.print_precision(judged, labels)
     _languages(options.data, options.foreign)
     _speed(real["llava-1.5"])
+
+
+def _t5_tokens(name: str | None) -> Callable[[str], int]:
+    found = resolve_checkpoint(name, None, needs=("tokenizer.json|spiece.model",)) if name else None
+    return t5_counter(found) or _fewest_tokens
+
+
+def _fewest_tokens(text: str) -> int:
+    """T5 begins a token with each word, and adds one for the end."""
+    return len(text.split()) + 1
 
 
 def _judge(case: Planted) -> Cleaned:
@@ -57,8 +86,10 @@ def _planted(real: Mapping[str, list[str]], split: str, show: int) -> None:
     good = {name: [t for t in texts if _judge(Planted(t)).status == "ok"] for name, texts in real.items()}
     bases = {"tuning": good["llava-1.5"], "held_out": [*good["shikra"], *good["IIW-P5B"]]}
     sums: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    cuts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    by_rule: defaultdict[str, Counter[str]] = defaultdict(Counter)
     print(f"\n{'planted defect':15}{'way':38}{'split':10}{'n':>5}{'as such':>9}{'otherwise':>11}{'missed':>8}")
-    for way in WAYS:
+    for way in (*WAYS, *MORE_WAYS):
         if split not in (way.split, "all"):
             continue
         captions = random.Random(0).sample(bases[way.split], PLANTED)
@@ -66,10 +97,20 @@ def _planted(real: Mapping[str, list[str]], split: str, show: int) -> None:
         counts = Counter(outcome for _, outcome in outcomes)
         sums[way.defect, way.split] += counts
         print(_line(way.defect, way.name, way.split, counts))
+        if way.defect == "truncated":
+            for caption, (case, _) in zip(captions, outcomes, strict=True):
+                cuts[way.split][_cut(caption, case)] += 1
+        if way.defect == "repetition":
+            for case, _ in outcomes:
+                by_rule[way.split].update(_repetition_rules(_judge(case)))
         for case in [case for case, outcome in outcomes if outcome == "missed"][:show]:
             print("      ", repr(case.text[:60]), "..", repr(case.text[-90:]))
     for (defect, of), counts in sorted(sums.items()):
         print(_line(defect, "all", of, counts))
+    for of, counts in cuts.items():
+        print(f"planted cuts, {of}: {', '.join(f'{k} {n}' for k, n in sorted(counts.items()))}")
+    for of, counts in by_rule.items():
+        print(f"planted repetitions, {of}, found by: {', '.join(f'{k} {n}' for k, n in sorted(counts.items()))}")
 
 
 def _line(defect: str, way: str, split: str, counts: Counter[str]) -> str:
@@ -85,6 +126,36 @@ def _outcome(way: Way, verdict: Cleaned) -> str:
     if way.defect == "repetition" and any(rule.status == "repetition" and rule.name in verdict.flags for rule in RULES):
         return "as such"
     return "missed" if verdict.status == "ok" or way.defect == "stock_opening" else "otherwise"
+
+
+def _cut(caption: str, case: Planted) -> str:
+    """What should become of a caption that was cut, and what did: by sentences that are told apart in another way."""
+    whole, kept = squeeze(case.text), ""
+    for sentence in sentences(caption):
+        longer = f"{kept} {sentence}".lstrip()
+        if not whole.startswith(longer):
+            break
+        kept = longer
+    verdict = _judge(case)
+    if len(kept) < len(whole) / 2:
+        return f"less than half is whole: {verdict.status.value}"
+    exact = "" if verdict.text == without_opening(kept) else ", not exactly the whole sentences"
+    return f"half or more is whole: {verdict.status.value}{exact}"
+
+
+def _repetition_rules(verdict: Cleaned) -> list[str]:
+    found = [name for name in reading.REPETITION if name in verdict.flags]
+    return [*found, f"{found[0]} alone"] if len(found) == 1 else found
+
+
+def _limits(captions: Sequence[str]) -> None:
+    """Whether rules that compare a number fire exactly past it."""
+    fired: defaultdict[tuple[str, str, bool], Counter[bool]] = defaultdict(Counter)
+    for case in limits.cases(captions, PLANTED):
+        fired[case.rule, case.says, case.fires][limits.outcome(case)] += 1
+    print(f"\n{'thresholds':15}{'figure':30}{'n':>5}{'should':>8}{'fires':>8}")
+    for (rule, says, should), counts in fired.items():
+        print(f"{rule:15}{says:30}{counts.total():>5}{should!s:>8}{counts[True] / counts.total():>8.1%}")
 
 
 def _duplicates(texts: Sequence[str]) -> None:
@@ -103,25 +174,22 @@ def _duplicates(texts: Sequence[str]) -> None:
     print(f"  distinct hashes of {len(set(texts)):,} distinct captions: {len({text_hash(t) for t in set(texts)}):,}")
 
 
-def _real_captions(real: Mapping[str, list[str]]) -> None:
+def _real_captions(judged: Judged, labels: Mapping[str, str]) -> None:
     """What the rules say of real captions, and how much of it is right."""
-    labels: dict[str, str] = json.loads(LABELS.read_text()) if LABELS.exists() else {}
     verdicts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     print("\nreal captions, engine silent on how they ended: statuses and flags")
-    for name, texts in real.items():
-        cleaned = [clean(text, "stop") for text in texts]
-        counts = Counter(c.status.value for c in cleaned)
-        flags = Counter(flag for c in cleaned for flag in c.flags)
-        shown = [f"{k} {n:,} ({n / len(texts):.2%})" for k, n in counts.most_common()]
-        print(f"  {name} ({len(texts):,}): {', '.join(shown)}")
+    for name, cleaned in judged.items():
+        counts = Counter(c.status.value for _, c in cleaned)
+        flags = Counter(flag for _, c in cleaned for flag in c.flags)
+        shown = [f"{k} {n:,} ({n / len(cleaned):.2%})" for k, n in counts.most_common()]
+        print(f"  {name} ({len(cleaned):,}): {', '.join(shown)}")
         print(f"      flags: {', '.join(f'{k} {n:,}' for k, n in flags.most_common())}")
-        for text, verdict in zip(texts, cleaned, strict=True):
+        for text, verdict in cleaned:
             if verdict.status in READ and name != ALT_TEXT:
-                key = xxhash.xxh64_hexdigest(text.encode())[:12]
-                label = labels.get(key, "not read")
+                label = labels.get(key_of(text), "not read")
                 verdicts[verdict.status.value][label] += 1
                 if label == "not read" or (label == "wrong" and name not in WEB):
-                    print(f"      {label}: {key} {verdict.status} {verdict.flags} {_shortened(text)}")
+                    print(f"      {label}: {key_of(text)} {verdict.status} {verdict.flags} {_shortened(text)}")
     print(f"\nprecision of statuses, over all of these but {ALT_TEXT}, as read")
     for status, counts in verdicts.items():
         print(f"  {status:15} {', '.join(f'{k} {n}' for k, n in sorted(counts.items()))}")
@@ -139,8 +207,8 @@ def _languages(data: Path, foreign: Path | None) -> None:
         with gzip.open(treebank, "rt", encoding="utf-8") as file:
             name = f"English, UD {treebank.name.partition('-')[0]}"
             texts[name] = [line[9:].strip() for line in file if line.startswith("# text = ")]
-    for name, sentences in texts.items():
-        long = [s for s in sentences if len(s.split()) >= 5 or not s.isascii()]
+    for name, lines in texts.items():
+        long = [s for s in lines if len(s.split()) >= 5 or not s.isascii()]
         three = [" ".join(long[i : i + 3]) for i in range(0, len(long) - 2, 3)]
         shares = [_share_non_english(some) for some in (long, three)]
         print(f"  {name:21}{len(long):>14,}{shares[0]:>10.2%}{shares[1]:>16.2%}")
@@ -159,7 +227,6 @@ def _speed(texts: Sequence[str]) -> None:
     print(f"\nspeed: {len(texts) / spent:,.0f} captions/s, one thread, {1e6 * spent / len(texts):,.0f} us each")
 
 
-ALT_TEXT = "LAION alt text"
 WEB = ("CC3M", "CapsFusion")
 
 
