@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from curation.captions.decode_step import DecodeStep
 from curation.captions.engine import Completion, FinishReason, Request
@@ -159,34 +160,58 @@ class _Run:
         self, group: list[tuple[_Row, Inputs]], free: list[int], failed: list[tuple[_Row, Exception]]
     ) -> list[tuple[int, Completion]]:
         """The prompts of `group`, all of one shape, into slots taken from `free`; halves where together they fail."""
+        rows = [row for row, _ in group]
+        if len(rows) > len(free):  # slots were given up for want of memory since these rows were taken
+            return self._whole(rows)
         try:
             inputs = {name: torch.cat([each[name] for _, each in group]) for name in group[0][1]}
             output = self._engine.model(**self._engine.to_device(inputs), use_cache=True, logits_to_keep=1)
         except REQUEST_ERRORS as error:
-            if len(group) == 1:
-                failed.append((group[0][0], error))
-                return []
-            middle = len(group) // 2
-            first = self._prefill(group[:middle], free, failed)
-            return first + self._prefill(group[middle:], free, failed)
-        slots = [free.pop(0) for _ in group]
-        if self._cache is None:
-            room = self._engine.max_new_tokens + max(64, self._engine.max_new_tokens // 4)
-            self._cache = SlotCache(output.past_key_values, len(self._rows), room)
-        self._cache.admit(slots, output.past_key_values)
-        for slot, (row, _) in zip(slots, group, strict=True):
-            self._rows[slot] = row
-        return self._take(slots, output.logits[:, -1])
+            failure = error.with_traceback(None)  # its frames would hold all that the prompts took
+        else:
+            slots = free[: len(rows)]
+            if self._let_in(slots, output.past_key_values):
+                del free[: len(rows)]
+                for slot, row in zip(slots, rows, strict=True):
+                    self._rows[slot] = row
+                return self._take(slots, output.logits[:, -1])
+            del output
+            ended = self._start_over(rows)
+            free[:] = range(len(self._rows))
+            return ended
+        if len(rows) == 1:
+            failed.append((rows[0], failure))
+            return []
+        middle = len(rows) // 2
+        first = self._prefill(group[:middle], free, failed)
+        return first + self._prefill(group[middle:], free, failed)
+
+    def _let_in(self, slots: Sequence[int], fresh: Cache) -> bool:
+        """Put the rows of `fresh` into the cache, which is made for the first ones; False where memory is lacking."""
+        try:
+            if self._cache is None:
+                room = self._engine.max_new_tokens + max(64, self._engine.max_new_tokens // 4)
+                self._cache = SlotCache(fresh, len(self._rows), room)
+            self._cache.admit(slots, fresh)
+        except REQUEST_ERRORS:
+            return False
+        return True
 
     def _step(self) -> list[tuple[int, Completion]]:
         """One token of every slot."""
-        assert self._cache is not None
+        scores = self._scores()
+        if scores is None:
+            return self._start_over([])
         slots = [slot for slot, row in enumerate(self._rows) if row is not None]
-        try:
-            scores = self._decode(self._next, self._cache)
-        except REQUEST_ERRORS:
-            return self._start_over(slots)
         return self._take(slots, scores[slots])
+
+    def _scores(self) -> Tensor | None:
+        """The scores of every slot's next token, [B, V]; None where the step fails."""
+        assert self._cache is not None
+        try:
+            return self._decode(self._next, self._cache)
+        except REQUEST_ERRORS:  # done with here, because its frames would hold the cache
+            return None
 
     def _take(self, slots: Sequence[int], scores: Tensor) -> list[tuple[int, Completion]]:
         """The next token of the rows in `slots` from their `scores` [B, V]; rows that end with it leave."""
@@ -221,13 +246,18 @@ class _Run:
             mean_logprob=float(np.mean(row.logprobs)),
         )
 
-    def _start_over(self, slots: Sequence[int]) -> list[tuple[int, Completion]]:
-        """A step failed, most likely for want of memory: answer its rows in whole batches, and go on with half the
-        slots."""
-        rows = [row for slot in slots if (row := self._rows[slot]) is not None]
+    def _start_over(self, more: list[_Row]) -> list[tuple[int, Completion]]:
+        """Something failed, most likely for want of memory: answer the rows of all slots, and `more`, in whole batches,
+        and go on with half the slots."""
+        rows = [*(row for row in self._rows if row is not None), *more]
         count = max(1, len(self._rows) // 2)
         self._rows, self._next, self._cache = [None] * count, [self._engine.pad_token] * count, None
+        return self._whole(rows)
+
+    def _whole(self, rows: list[_Row]) -> list[tuple[int, Completion]]:
+        """The answers to `rows`, asked anew in one batch."""
         completions = self._engine.complete([row.request for row in rows])
+        self._answered = self._answered or any(completion.error is None for completion in completions)
         return [(row.number, completion) for row, completion in zip(rows, completions, strict=True)]
 
     def _shrink(self) -> None:

@@ -151,12 +151,13 @@ class TransformersEngine:
         try:
             return self._generate(requests), None
         except REQUEST_ERRORS as error:
-            if len(requests) == 1:
-                return [Completion(requests[0].key, "", "error", 0, 0, None, one_line(error))], error
-            middle = len(requests) // 2
-            left, left_error = self._complete_or_halve(requests[:middle])
-            right, right_error = self._complete_or_halve(requests[middle:])
-            return left + right, left_error or right_error
+            failure = error.with_traceback(None)  # its frames would hold all that the batch took
+        if len(requests) == 1:
+            return [Completion(requests[0].key, "", "error", 0, 0, None, one_line(failure))], failure
+        middle = len(requests) // 2
+        left, left_error = self._complete_or_halve(requests[:middle])
+        right, right_error = self._complete_or_halve(requests[middle:])
+        return left + right, left_error or right_error
 
     def _generate(self, requests: Sequence[Request]) -> list[Completion]:
         inputs = self.inputs(requests)

@@ -1,6 +1,8 @@
 """Rows that come and go give each request the text that it gets alone, whatever happens around it."""
 
 import copy
+import itertools
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -213,6 +215,48 @@ def test_a_step_for_which_memory_is_lacking_loses_no_row(
 
     monkeypatch.setattr(DecodeStep, "__call__", scarce)
     assert_same(list(ContinuousBatches(engine, 8).answers(asked)), alone)
+
+
+def test_what_a_failed_step_held_is_given_back_before_its_rows_are_asked_again(
+    engine: TransformersEngine, picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, complete = DecodeStep._scores, engine.complete
+    blocks: list[weakref.ref[Tensor]] = []
+    left: list[bool] = []
+
+    def scarce(self: DecodeStep, tokens: Tensor, positions: Tensor, keys: list[Tensor], *rest: Any) -> Tensor:
+        if len(tokens) == 8:
+            blocks.extend(weakref.ref(block) for block in keys)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(self, tokens, positions, keys, *rest)
+
+    def watched(asked: list[Request]) -> Any:
+        left.extend(block() is not None for block in blocks)
+        return complete(asked)
+
+    monkeypatch.setattr(DecodeStep, "_scores", scarce)
+    monkeypatch.setattr(engine, "complete", watched)
+    assert len(list(ContinuousBatches(engine, 8).answers(requests(picture, 8)))) == 8
+    assert left
+    assert not any(left)
+
+
+@pytest.mark.parametrize("lacking", ["__init__", "admit"])
+def test_rows_for_whose_columns_memory_is_lacking_are_not_lost(
+    engine: TransformersEngine, picture: Any, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    asked = requests(picture, 25)
+    alone = [engine.complete([request])[0] for request in asked]
+    original, calls = getattr(SlotCache, lacking), itertools.count()
+
+    def scarce(self: SlotCache, *arguments: Any) -> None:
+        if next(calls) in {0, 3, 4}:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        original(self, *arguments)
+
+    monkeypatch.setattr(SlotCache, lacking, scarce)
+    assert_same(list(ContinuousBatches(engine, 8).answers(asked)), alone)
+    assert next(calls) > 1
 
 
 def test_last_rows_that_end_with_their_first_token_are_answered(engine: TransformersEngine, picture: Any) -> None:

@@ -1,5 +1,6 @@
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from curation.captions.engine import Request
 from curation.captions.self_check import self_check
@@ -97,6 +99,27 @@ def test_a_request_that_fails_alone_is_answered_with_error(
     completions = engine.complete(requests(picture))
     assert [c.finish_reason == "error" for c in completions] == [False, False, True, False, False]
     assert [c.text for c in completions if c.key != "key-2"] == [c.text for c in expected if c.key != "key-2"]
+
+
+def test_what_a_failed_batch_held_is_given_back_before_its_halves_are_tried(
+    engine: TransformersEngine, picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = engine._generate
+    held: list[weakref.ref[torch.Tensor]] = []
+    left: list[bool] = []
+
+    def scarce(asked: list[Request]) -> Any:
+        left.extend(tensor() is not None for tensor in held)
+        if len(asked) == 4:
+            workspace = torch.zeros(1)
+            held.append(weakref.ref(workspace))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(asked)
+
+    monkeypatch.setattr(engine, "_generate", scarce)
+    assert {c.finish_reason for c in engine.complete(requests(picture, 4))} == {"length"}
+    assert left
+    assert not any(left)
 
 
 def test_a_batch_in_which_nothing_succeeds_raises(
@@ -217,6 +240,17 @@ def test_weights_that_were_cut_off_are_told_in_one_line(llava: Path, tmp_path: P
     with pytest.raises(UserError, match="cannot be loaded") as error:
         make_engine(torn, Decoding())
     assert "\n" not in str(error.value)
+
+
+def test_a_model_for_which_the_device_has_no_room_is_told_in_one_line(
+    llava: Path, make_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, *arguments: Any, **named: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 86.00 MiB.\nSee the documentation")
+
+    monkeypatch.setattr(PreTrainedModel, "to", full)
+    with pytest.raises(UserError, match=r"cannot be put on cpu \(CUDA out of memory[^\n]*$"):
+        make_engine(llava, Decoding())
 
 
 def test_the_compute_type_can_be_named_where_there_is_no_card_to_choose_by() -> None:
