@@ -34,7 +34,7 @@ def load_model(cls: Any, checkpoint: Checkpoint, compute: Compute, dtype_argumen
     """The model of class `cls`, all weights read from the checkpoint, in eval mode on the device.
 
     dtype_argument: what the library calls the type to load in. Raises `UserError` for files that are missing, damaged,
-    or of another model.
+    or of another model, and for a device that has no room for it.
     """
     device = compute.require_device()
     where = {"revision": checkpoint.revision} if checkpoint.revision else {}
@@ -53,7 +53,13 @@ def load_model(cls: Any, checkpoint: Checkpoint, compute: Compute, dtype_argumen
             f"{checkpoint.source}: weights missing for {', '.join(faults[:_NAMED])}{more}; they would be random. "
             f"Get the checkpoint again."
         )
-    return model.to(device).eval()
+    try:
+        return model.to(device).eval()
+    except RuntimeError as error:  # OutOfMemoryError is one
+        raise UserError(
+            f"{checkpoint.source}: cannot be put on {compute.device} ({_first_line(error)}). Is there room? Use "
+            f"a smaller model or --dtype, or a larger device."
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
