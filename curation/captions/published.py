@@ -28,7 +28,7 @@ from curation.refusal import Refusal
 from curation.shards.container import Container, open_container
 from curation.shards.fingerprint import digest_of
 from curation.shards.grouping import Sample
-from curation.shards.shard_index import read_samples
+from curation.shards.shard_index import read_samples, require_unchanged
 from curation.shards.sinks import HashingFile
 from curation.shards.target import Target
 from curation.shards.unit_writer import UnitWriter
@@ -138,6 +138,7 @@ class PublishedWorker:
             found.close()
         finally:
             container.close()
+        require_unchanged(stage.target, unit.url, stage.source.container, unit.inputs)
 
     def close(self) -> None:
         """Close the index."""

@@ -12,7 +12,7 @@ from curation.images.decode import Decoded, DecodePolicy, decode
 from curation.refusal import Refusal
 from curation.shards.container import Container, open_container
 from curation.shards.grouping import Sample
-from curation.shards.shard_index import read_samples
+from curation.shards.shard_index import read_samples, require_unchanged
 from curation.shards.target import Target
 from curation.sources.base import ImageSample, Source
 from schemas.status import RejectReason
@@ -77,8 +77,9 @@ def prepared_samples(
     `ahead` pictures exist before they are taken; `threads` 0 works on demand. The time spent waiting for a picture
     counts to the phase "decode". What a selection leaves out is not read. Close the generator to leave early.
 
-    Raises OSError if the shard is no longer what its index says.
+    Raises OSError if the shard is no longer what its index says; of a folder, if a file has another length.
     """
+    require_unchanged(target, unit.url, source.container, unit.inputs)  # before hours of work on it, and after
     rows = read_samples(target, unit.url, unit.planned.start, unit.planned.stop)
     with ExitStack() as stack:
         container = open_container(unit.url, source.container)
@@ -96,6 +97,7 @@ def prepared_samples(
             with clock.phase("decode"):
                 made = next(pending)
             yield made
+    require_unchanged(target, unit.url, source.container, unit.inputs)
 
 
 def _as_it_is(sample: DecodedSample) -> DecodedSample:

@@ -61,6 +61,18 @@ def ensure_index(target: Target, url: str, kind: ContainerKind) -> ShardIndex:
     return ShardIndex(identity, len(samples))
 
 
+def require_unchanged(target: Target, url: str, kind: ContainerKind, inputs: Sequence[InputIdentity]) -> None:
+    """Raise OSError unless the shard at `url` is what its stored index says, and that is of the shard in `inputs`.
+
+    Without `inputs` any index will do. Folders are not looked through: that would cost as much as reading them.
+    """
+    if kind == "folder":
+        return
+    index = stored_index(target, url, kind)
+    if index is None or (inputs and index.identity not in inputs):
+        raise OSError(f"{url}: the shard changed while it was read. Run the same command again when it is still.")
+
+
 def read_samples(target: Target, url: str, start: int, stop: int) -> Sequence[Sample]:
     """Rows [start, stop) of the stored index of `url`."""
     return _samples(_read(target, url).slice(start, stop - start))

@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -92,6 +93,37 @@ def test_a_shard_cut_short_after_it_was_indexed_fails_the_unit(target: Target, t
         read(target, unit, 1)
 
 
+@pytest.mark.parametrize("moment", ["before", "within"])
+def test_a_shard_that_became_another_of_the_same_layout_fails_the_unit(
+    target: Target, tmp_path: Path, moment: str
+) -> None:
+    path = tmp_path / "s.tar"
+    (unit,) = units_of(target, write_tar(path, {"a.jpg": picture(), "a.txt": b"a barn", "b.jpg": picture()}))
+    other = path.read_bytes().replace(b"a barn", b"a ship")
+    if moment == "before":
+        path.write_bytes(other)
+    rows = decoded_samples(
+        target, unit, source_named("webdataset"), DecodePolicy(), threads=0, ahead=2, clock=PhaseClock()
+    )
+
+    def look() -> None:
+        for row in rows:
+            assert row.sample.caption != "a ship"
+            path.write_bytes(other)
+
+    with pytest.raises(OSError, match="changed while it was read"):
+        look()
+
+
+def test_a_shard_that_another_driver_has_indexed_anew_fails_the_unit(target: Target, tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    (unit,) = units_of(target, write_tar(path, {"a.jpg": picture(), "a.txt": b"a barn"}))
+    write_tar(path, {"a.jpg": picture(), "a.txt": b"a ship"})
+    units_of(target, str(path))
+    with pytest.raises(OSError, match="changed while it was read"):
+        read(target, unit, 1)
+
+
 def test_leaving_early_ends_the_threads_and_closes_the_shard(target: Target, tmp_path: Path) -> None:
     members = {f"{i:03}.jpg": picture() for i in range(50)}
     (unit,) = units_of(target, write_tar(tmp_path / "s.tar", members))
@@ -129,7 +161,9 @@ def test_what_a_selection_leaves_out_is_neither_read_nor_decoded(target: Target,
     path = tmp_path / "s.tar"
     (unit,) = units_of(target, write_tar(path, MIXED))
     row = read_samples(target, str(path), 3, 4)[0]
+    time = path.stat().st_mtime_ns
     path.write_bytes(bytes(row.offsets[0]) + path.read_bytes()[row.offsets[0] :])  # nothing before d can be read
+    os.utime(path, ns=(time, time))
     rows = read(target, dataclasses.replace(unit, selected=frozenset({"d", "e"})), 2)
     assert [row.key for row in rows] == ["a", "b", "c", "d", "e"]
     assert isinstance(rows[3], DecodedSample)
