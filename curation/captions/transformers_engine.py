@@ -139,7 +139,8 @@ class TransformersEngine:
         return self._device.startswith("cuda")
 
     def _process(self, processor: Any, requests: Sequence[Request], *, padding: bool) -> dict[str, Tensor]:
-        images = [pad_to_square(r.image, self._padding_colour()) if self._pads else r.image for r in requests]
+        # A list for each text: some processors take a flat list for the pictures of one text.
+        images = [[pad_to_square(r.image, self._padding_colour()) if self._pads else r.image] for r in requests]
         texts = [self._chat(r.prompt) for r in requests]
         bos = processor.tokenizer.bos_token
         special = not (bos and texts[0].startswith(bos))
@@ -197,8 +198,9 @@ class TransformersEngine:
         vision = config.vision_config
         if getattr(self.processor, "patch_size", None) is None and hasattr(vision, "patch_size"):
             self.processor.patch_size = vision.patch_size
-        if getattr(self.processor, "vision_feature_select_strategy", None) is None:
-            self.processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        strategy = getattr(config, "vision_feature_select_strategy", None)
+        if strategy is not None and getattr(self.processor, "vision_feature_select_strategy", None) is None:
+            self.processor.vision_feature_select_strategy = strategy
         if getattr(self.processor, "num_additional_image_tokens", None) is None:
             self.processor.num_additional_image_tokens = 1
         self._pads = config.model_type not in _TILED_MODELS

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of the three LLaVA architectures, with random weights."""
+"""Tiny checkpoints of the three LLaVA architectures and of another, with random weights."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,10 @@ import torch
 from PIL import Image
 from transformers import (
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessorPil,
+    Gemma3Processor,
     LlamaConfig,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
@@ -75,14 +79,7 @@ def llava_onevision(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     language = {**_language(tokenizer), "vocab_size": len(tokenizer)}
     config = LlavaOnevisionConfig(
-        vision_config=SiglipVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=28,
-            patch_size=14,
-        ),
+        vision_config=_siglip(28),
         text_config=Qwen2Config(**language),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
@@ -96,9 +93,51 @@ def llava_onevision(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image-text-to-text checkpoint of another family than LLaVA's."""
+    directory = tmp_path_factory.mktemp("checkpoints") / "gemma3"
+    torch.manual_seed(0)
+    tokenizer = _byte_level_tokenizer()
+    own = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    tokenizer.add_special_tokens({"additional_special_tokens": list(own.values())})
+    tokenizer._set_model_specific_special_tokens(special_tokens=own)
+    processor = Gemma3Processor(
+        image_processor=Gemma3ImageProcessorPil(size={"height": 56, "width": 56}),
+        tokenizer=tokenizer,
+        chat_template=_VICUNA_TEMPLATE.replace("<image>", own["boi_token"]),
+        image_seq_length=16,
+    )
+    config = Gemma3Config(
+        text_config={**_language(tokenizer), "head_dim": 16},
+        vision_config=_siglip(56),
+        mm_tokens_per_image=16,
+        image_token_index=tokenizer.convert_tokens_to_ids(own["image_token"]),
+        boi_token_index=tokenizer.convert_tokens_to_ids(own["boi_token"]),
+        eoi_token_index=tokenizer.convert_tokens_to_ids(own["eoi_token"]),
+    )
+    model: Any = Gemma3ForConditionalGeneration(config).eval()
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)  # zero at first: sees nothing
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
+
+
 def _clip() -> CLIPVisionConfig:
     return CLIPVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )
+
+
+def _siglip(image_px: int) -> SiglipVisionConfig:
+    return SiglipVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=image_px,
+        patch_size=14,
     )
 
 

@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 
 from curation.captions.engine import Request
 from curation.captions.self_check import self_check
+from curation.captions.transformers_choice import TransformersChoice
 from curation.captions.transformers_engine import Decoding, TransformersEngine, choose_dtype
+from curation.checkpoints import resolve_checkpoint
 from schemas.errors import GuardError, UserError
 
 PROMPTS = ("Describe this image", "Describe this image and its style in a very detailed manner", "What is it")
@@ -143,6 +145,16 @@ def test_tiled_models_run_by_the_same_path(
     alone = [engine.complete([r])[0] for r in requests(picture)]
     assert [c.text for c in together] == [c.text for c in alone]
     assert engine.wanted_px == 56
+
+
+def test_a_checkpoint_of_another_family_is_asked_in_whole_batches(gemma3: Path, picture: Any) -> None:
+    choice = TransformersChoice(resolve_checkpoint(str(gemma3), None), "float32", "cpu", 3)
+    engine = choice.open(Decoding(max_new_tokens=8), PROMPTS[1])
+    assert engine.note.startswith("in whole batches: a gemma3")
+    together = list(engine.answers(requests(picture)))
+    alone = [c for request in requests(picture) for c in engine.answers([request])]
+    assert [c.text for c in together] == [c.text for c in alone]
+    assert {c.error for c in together} == {None}
 
 
 def test_the_self_check_passes_a_sound_checkpoint(engine: TransformersEngine) -> None:
