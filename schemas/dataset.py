@@ -94,7 +94,7 @@ class PlanRecord:
 
 @dataclass(frozen=True, slots=True)
 class InputIdentity:
-    """One input file of a unit: enough to notice that it changed. `stamp` is an mtime in ns, or an ETag."""
+    """One input file of a unit: enough to notice that it changed. `stamp` is an mtime in seconds, or an ETag."""
 
     name: str
     bytes: int
