@@ -22,11 +22,12 @@ def measures_source(dataset: Dataset) -> MeasureSource:
 
 
 def _extra_names(dataset: Dataset) -> frozenset[str]:
-    """The names of the source's numbers in the first unit: sources give all their samples the same."""
+    """The names of the source's numbers, whichever samples have them."""
+    names: set[str] = set()
     for table in dataset.tables(MEASURES, ["extra"]):
-        names = [pc.unique(chunk.keys).to_pylist() for chunk in table["extra"].chunks]
-        return frozenset(name for few in names for name in few)
-    return frozenset()
+        for chunk in table["extra"].chunks:
+            names.update(pc.unique(chunk.keys).to_pylist())
+    return frozenset(names)
 
 
 def _column(name: str, table: Any) -> Floats:

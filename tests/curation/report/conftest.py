@@ -155,13 +155,13 @@ def selection(tmp_path: Path, about: dict[str, Any]) -> Path:
 
 @pytest.fixture
 def measures(tmp_path: Path) -> Path:
-    """Measures of d/k0 to d/k2 in s0, and of d/k0 in s1; d/k1 has no aesthetic score."""
+    """Measures of d/k0 to d/k2 in s0, and of d/k0 in s1; d/k1 has no aesthetic score, and s0 no pwatermark."""
     root = tmp_path / "measures"
     root.mkdir()
     (root / DATASET_FILE).write_text(to_json(DatasetInfo("measures", 1, "measure", {}, "f" * 32, "webdataset", "m", 0)))
     rows = {
         "s0": [("d/k0", 1.0, [("aesthetic", 5.5)]), ("d/k1", 2.0, []), ("d/k2", 3.0, [("aesthetic", 0.2)])],
-        "s1": [("d/k0", 9.0, [("aesthetic", 9.0)])],
+        "s1": [("d/k0", 9.0, [("aesthetic", 9.0), ("pwatermark", 0.5)])],
     }
     for shard, found in rows.items():
         with UnitWriter(Target(str(root)), PlannedUnit(shard, shard, 0, len(found)), "measure") as writer:

@@ -31,7 +31,7 @@ def test_each_row_gets_the_value_of_its_own_shard_and_key(measures: Path) -> Non
 
 def test_a_filter_can_ask_for_what_some_dataset_holds(measures: Path) -> None:
     join = JoinedMeasures([measures_source(open_dataset(str(measures), "measures"))])
-    assert all(join.knows(name) for name in ("sharpness", "aesthetic", "n_words", "min_side"))
+    assert all(join.knows(name) for name in ("sharpness", "aesthetic", "pwatermark", "n_words", "min_side"))
     assert not join.knows("similarity")
 
 
