@@ -1,5 +1,6 @@
 """From files of keyed texts to their index: made once, and again only when the files change."""
 
+import posixpath
 from collections.abc import Iterator, Sequence
 
 from curation.ingest.keyed_index import IndexFacts, build_index, stored_facts
@@ -28,7 +29,7 @@ def index_place(target: Target, name: str, asked: str | None) -> tuple[Target, s
     Raises `UserError` where that is not on a disk: SQLite needs one.
     """
     if asked is not None:
-        folder, _, file = asked.rpartition("/")
+        folder, file = posixpath.split(asked)
         return Target(folder or "."), file
     if not target.is_local:
         raise UserError(f"{target.url}: name a file on a disk that all workers see with --index FILE, for the index.")

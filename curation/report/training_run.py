@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import fsspec
-
 from schemas.errors import DatasetError
+from schemas.location import file_system
 
 _METRICS: Final = "metrics.jsonl"
 _SUMMARY: Final = "summary.json"
@@ -97,7 +96,7 @@ class _Log:
 
 def read_training(url: str) -> TrainingNumbers:
     """The run in directory `url`. Raises `DatasetError` if there is no `metrics.jsonl`."""
-    fs, root = fsspec.core.url_to_fs(url)
+    fs, root = file_system(url)
     path = posixpath.join(root, _METRICS)
     if not fs.exists(path):
         raise DatasetError(f"{url}: no {_METRICS} there, so no training run. Check the path of --run.")

@@ -40,8 +40,8 @@ from schemas.table import KIND_KEY
 from schemas.tables import ALL_TABLES, REJECTS
 
 FEATURES: Final = frozenset({"latents", "text"})
-_ROW_PER_KEY: Final = frozenset({"captions", *FEATURES})
-_SLICED: Final = frozenset({"captions", "latents"})
+_ROW_PER_KEY: Final = frozenset({"captions", "measures", *FEATURES})
+_SLICED: Final = frozenset({"captions", "measures", "latents"})
 """Kinds whose units are slices of a shard; units of the others count their rows from 0."""
 _SCHEMAS: Final = {schema.kind: schema for schema in ALL_TABLES}
 _OF_DATASET: Final = {

@@ -12,7 +12,7 @@ from curation.report.formats import duration, number, share, size
 from curation.report.histogram import PERCENTILES, Histogram
 from curation.report.samples import distinct, join_balance
 from curation.report.training_run import Curve, read_training, smoothed
-from schemas.errors import DatasetError
+from schemas.errors import DatasetError, UserError
 
 IDS = st.sets(st.integers(0, 40))
 
@@ -86,6 +86,11 @@ def test_speed_follows_from_images_and_seconds(tmp_path: Path) -> None:
 def test_a_directory_without_metrics_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no metrics\.jsonl there"):
         read_training(str(tmp_path))
+
+
+def test_a_run_behind_a_url_that_nothing_here_can_open_is_told_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^nowhere://run: "):
+        read_training("nowhere://run")
 
 
 def test_numbers_are_spelt_for_people() -> None:
