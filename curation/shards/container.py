@@ -165,12 +165,11 @@ class _RemoteTar:
 
     def read(self, sample: Sample, extensions: Sequence[str]) -> Mapping[str, bytes]:
         places = _places(sample)
-        return {e: self._fs.cat_file(self._path, places[e][0], sum(places[e])) for e in extensions}
+        return {e: _stretch(self._fs, self._path, *places[e]) for e in extensions}
 
     def head(self, sample: Sample, extension: str, size: int) -> bytes:
         offset, length = _places(sample)[extension]
-        found: bytes = self._fs.cat_file(self._path, offset, offset + min(size, length))
-        return found
+        return _stretch(self._fs, self._path, offset, min(size, length))
 
     def close(self) -> None:
         return None
@@ -185,11 +184,16 @@ class _Folder:
 
     def head(self, sample: Sample, extension: str, size: int) -> bytes:
         path = posixpath.join(self._path, f"{sample.key}.{extension}")
-        found: bytes = self._fs.cat_file(path, 0, min(size, _places(sample)[extension][1]))
-        return found
+        return _stretch(self._fs, path, 0, min(size, _places(sample)[extension][1]))
 
     def close(self) -> None:
         return None
+
+
+def _stretch(fs: Any, path: str, offset: int, size: int) -> bytes:
+    """`size` bytes of a file from `offset`. Of no byte a store is not asked: S3 would give the whole file."""
+    found: bytes = fs.cat_file(path, offset, offset + size) if size else b""
+    return found
 
 
 def _places(sample: Sample) -> dict[str, tuple[int, int]]:

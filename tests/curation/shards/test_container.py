@@ -3,9 +3,11 @@ import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from curation.shards.container import check_container, index_container, open_container, stamp_of
 from schemas.errors import UserError
@@ -145,3 +147,26 @@ def test_the_head_of_a_member_is_read_alone(tar: Path, pictures: Path, where: st
         assert container.head(sample, extension, 1 << 20) == whole
     finally:
         container.close()
+
+
+def test_an_empty_member_is_not_asked_of_a_store_which_would_give_the_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cat_file = MemoryFileSystem.cat_file
+
+    def by_range(self: Any, path: str, start: int = 0, end: int | None = None, **named: Any) -> bytes:
+        """As S3 does: `bytes=5-4` is no range, and a header that says nothing is passed over."""
+        return cat_file(self, path) if end is not None and end <= start else cat_file(self, path, start, end, **named)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", by_range)
+    path = tmp_path / "c.tar"
+    with tarfile.open(path, "w") as file:
+        for name, content in (("a.jpg", b"picture"), ("a.txt", b"")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    fsspec.filesystem("memory").pipe("/container/c.tar", path.read_bytes())
+    (sample,) = index_container("memory://container/c.tar", "tar", "c")[1]
+    container = open_container("memory://container/c.tar", "tar")
+    assert container.read(sample, ["jpg", "txt"]) == {"jpg": b"picture", "txt": b""}
+    assert container.head(sample, "txt", 9) == b""
