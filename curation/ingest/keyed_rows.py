@@ -161,8 +161,11 @@ def _parquet(url: str, keyed: KeyedBy) -> Iterator[tuple[str, str | None]]:
             for batch in parquet.iter_batches(_PARQUET_ROWS, columns=wanted):
                 for row in batch.to_pylist():
                     yield _row(row, keyed, url)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{url}: not readable as Parquet ({error}). Fetch it again.") from None
+    except (pa.ArrowException, OSError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{url}: not readable as Parquet ({first}). Fetch it again.") from None
+    except UnicodeDecodeError:  # Parquet's readers take the writer's word for it
+        raise UserError(f"{url}: a text in it is not UTF-8. Convert the file, or take the row out.") from None
 
 
 def _row(row: Mapping[str, Any], keyed: KeyedBy, where: str) -> tuple[str, str | None]:

@@ -207,8 +207,9 @@ def _judged(url: str, settings: PlanSettings, seen: SeenUrls) -> Iterator[tuple[
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns.names):
                 yield from _judge_batch(batch, start, columns, settings.prefilter, seen, url)
                 start += batch.num_rows
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{url}: not readable as Parquet ({error}). Fetch it again.") from None
+        except (pa.ArrowException, OSError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{url}: not readable as Parquet ({first}). Fetch it again.") from None
 
 
 def _judge_batch(
@@ -223,7 +224,9 @@ def _judge_batch(
     }
     verdicts = prefilter.dropped(numbers, batch.num_rows)
     passing = [index for index, verdict in enumerate(verdicts) if verdict is None]
-    kept = {name: column.take(pa.array(passing, pa.int64())).to_pylist() for name, column in table.items()}
+    kept = {
+        name: _values(column.take(pa.array(passing, pa.int64())), f"{where}: {name}") for name, column in table.items()
+    }
     rows: dict[int, dict[str, Any]] = {}
     for place, index in enumerate(passing):
         row = _row(start + index, {name: values[place] for name, values in kept.items()}, columns, kinds)
@@ -238,6 +241,13 @@ def _judge_batch(
             verdicts[index] = "url_seen_before"
     for index, verdict in enumerate(verdicts):
         yield (verdict, {}) if verdict is not None else (None, rows[index])
+
+
+def _values(column: pa.Array, where: str) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:  # Parquet's readers take the writer's word for it
+        raise UserError(f"{where}: a text in it is not UTF-8. Convert the file, or take the row out.") from None
 
 
 def _numbers(column: pa.Array, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -128,6 +128,20 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path: Path, name: str, cont
     assert "\n" not in str(told.value)
 
 
+def test_parquet_that_is_damaged_within_or_not_utf8_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"key": [str(n) for n in range(99)], "caption": ["a"] * 99}), path)
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(byte ^ 0x5A for byte in content[4:60])
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"not readable as Parquet [^\n]*$"):
+        list(keyed_rows(str(path), KeyedBy()))
+    latin1 = pa.StringArray.from_buffers(1, *pa.array([b"caf\xe9"], pa.binary()).buffers()[1:])
+    pq.write_table(pa.table({"key": ["a"], "caption": latin1}), path)
+    with pytest.raises(UserError, match="a text in it is not UTF-8"):
+        list(keyed_rows(str(path), KeyedBy()))
+
+
 def test_an_archive_that_was_cut_short_is_an_error_and_not_fewer_captions(tmp_path: Path) -> None:
     texts = {f"sa_{n}.txt": f"{n * 7919:x} ".encode() * 40 for n in range(200)}
     whole = Path(write_tar(tmp_path / "all.tar.gz", texts, "w:gz")).read_bytes()

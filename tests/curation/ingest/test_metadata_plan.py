@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curation.ingest.metadata_plan import (
@@ -156,6 +157,23 @@ def test_a_file_that_is_no_parquet_is_told_in_one_line(target: Target, tmp_path:
     with pytest.raises(UserError, match="not readable as Parquet"):
         make_plan(target, str(path), SETTINGS, SeenUrls())
     assert not list(Path(target.url).rglob("*part*"))
+
+
+def test_a_file_that_is_damaged_within_is_told_in_one_line(target: Target, write_metadata: Write) -> None:
+    path = Path(write_metadata("part", [laion(n) for n in range(9)]))
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(byte ^ 0x5A for byte in content[4:60])
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"not readable as Parquet [^\n]*$"):
+        make_plan(target, str(path), SETTINGS, SeenUrls())
+
+
+def test_a_text_that_is_not_utf8_is_told_with_its_column(target: Target, tmp_path: Path) -> None:
+    latin1 = pa.array([b"caf\xe9"], pa.binary())
+    caption = pa.StringArray.from_buffers(1, *latin1.buffers()[1:])
+    pq.write_table(pa.table({"url": ["https://a.example/1.jpg"], "text": caption}), tmp_path / "part.parquet")
+    with pytest.raises(UserError, match=r"part\.parquet: text: a text in it is not UTF-8"):
+        make_plan(target, str(tmp_path / "part.parquet"), PlanSettings(Prefilter(), {}, 4), SeenUrls())
 
 
 def test_a_stored_plan_is_found_again_and_survives_a_copy_of_the_metadata(
