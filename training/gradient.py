@@ -79,6 +79,10 @@ class Gradient:
     def losses(self, model: nn.Module, batch: Batch) -> LossTerms:
         """The loss of each sample of `batch`, float32 [B] each."""
         noised = self.objective.add_noise(batch.latents, batch.noise, batch.timesteps)
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.autocast):
-            output = self.network.predict(model, noised, batch)
+        output = self.predict(model, noised, batch)
         return self.objective.loss(output, batch.latents, batch.noise, batch.timesteps)
+
+    def predict(self, model: nn.Module, noised: Tensor, batch: Batch) -> Tensor:
+        """The output of `model` for `noised` [B, C, h, w] under the conditions of `batch`, in the run's precision."""
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.network.predict(model, noised, batch)

@@ -270,8 +270,9 @@ class Training:
 
     def _over_ranks(self) -> nn.Module:
         smallest = smallest_batch(self._recipe.model, self._world.device)
+        # In the run's precision: packed attention takes no other.
         return over_ranks(
-            self.model, self._world, lambda model: self._network.predict(model, smallest.latents, smallest)
+            self.model, self._world, lambda model: self.gradient.predict(model, smallest.latents, smallest)
         )
 
     def redo(self, state: ckpt.TrainState, step: int) -> None:

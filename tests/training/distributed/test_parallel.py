@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_runs import configured
+from torch import Tensor, nn
 from training_runs import step_losses
 
 from schemas.errors import UserError
@@ -139,3 +140,24 @@ def test_the_shapes_are_counted_from_buckets_texts_and_batches(manifest: Manifes
     assert shapes_of(dataclasses.replace(config, recipe=by_tokens), longer, ALONE) == 2 * 6 * 4
     classes = dataclasses.replace(config.recipe, model=DitConfig(depth=1, hidden=36, heads=2))
     assert shapes_of(dataclasses.replace(config, recipe=classes), longer, ALONE) == 2
+
+
+@pytest.mark.parametrize(("precision", "computed"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_the_pass_that_settles_the_order_of_sums_is_computed_as_training_is(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, computed: torch.dtype
+) -> None:
+    """Packed attention takes bfloat16 alone, in this pass too."""
+    tried: list[torch.dtype] = []
+
+    def trying(model: nn.Module, world: World, try_out: Callable[[nn.Module], Tensor]) -> nn.Module:
+        tried.append(try_out(model).dtype)
+        return model
+
+    monkeypatch.setattr("training.trainer.over_ranks", trying)
+    config = configure(manifest, tmp_path / "run")
+    train(
+        dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, precision=precision)),
+        manifest,
+        lambda line: None,
+    )
+    assert tried == [computed]
