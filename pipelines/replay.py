@@ -51,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
         world = join_world(options.device)
         if world.size > 1:
             raise UserError("a replay runs in one process. Start it without torchrun.")
+        if world.device.type != "cuda":
+            config = replace(config, attention="sdpa")  # the others are for CUDA; results differ by rounding
         cache = Path(config.manifest_cache) if config.manifest_cache else None
         manifest = open_mixture(config.sources, config.max_unmatched, cache)
         found = replay(

@@ -134,3 +134,15 @@ def test_the_command_finds_the_run_by_itself_and_writes_what_it_found(
     assert (written["step"], written["exact"], len(written["samples"])) == (2, True, 4)
     assert main(["replay", "--out", str(tmp_path), "--step", "2"]) == ExitCode.BAD_INPUT
     assert "no training run there" in capsys.readouterr().err
+
+
+def test_a_run_whose_attention_is_for_cuda_is_replayed_on_a_cpu(
+    write_features: Callable[..., Any], tmp_path: Path
+) -> None:
+    made, out = write_features(), tmp_path / "run"
+    small = ["--model", "tiny/2", "--steps", "2", "--global-batch", "4", "--device", "cpu"]
+    places = ["--latents", str(made.latents), "--text", str(made.text), "--manifest-cache", str(tmp_path / "cache")]
+    assert main([*places, *small, "--out", str(out)]) == ExitCode.OK
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"attention": "varlen"}))
+    assert main(["replay", "--out", str(out), "--step", "2", "--device", "cpu"]) == ExitCode.OK
