@@ -125,6 +125,11 @@ def hand_over(
     elif isinstance(target, DitConfig) and isinstance(source, PixArtConfig):
         raise UserError(f"{path}: holds a PixArt, and a DiT is trained on classes. Use weights of stage pixel.")
     else:
+        if source.heads != target.heads:
+            raise UserError(
+                f"{path}: has {source.heads} heads, the model {target.heads}, which no tensor's shape tells. Use "
+                f"weights of the same --model."
+            )
         new, left_out = set(fresh) - set(tensors), set(tensors) - set(fresh)
         odd = [*(new - _may_be_new(fresh, source, target)), *(left_out - _may_be_left_out(target))]
         odd += [name for name in set(tensors) & set(fresh) if tensors[name].shape != fresh[name].shape]

@@ -107,6 +107,13 @@ def test_weights_of_another_shape_are_refused_with_tensors_named(
         hand_over(written(tmp_path, PIXART), drawn(other, 2).state_dict(), other, None, 0)
 
 
+@pytest.mark.parametrize("config", [PIXART, DIT])
+def test_weights_of_another_number_of_heads_are_refused_though_every_shape_fits(tmp_path: Path, config: Config) -> None:
+    other = dataclasses.replace(config, heads=4)
+    with pytest.raises(UserError, match="has 2 heads, the model 4"):
+        hand_over(written(tmp_path, config), drawn(other, 2).state_dict(), other, None, 0)
+
+
 def test_a_pixart_does_not_become_a_dit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a DiT is trained on classes"):
         hand_over(written(tmp_path, PIXART), drawn(DIT, 2).state_dict(), DIT, None, 0)
