@@ -202,6 +202,7 @@ class Training:
     def _look(self, step: int, images: int, watching: Watching, window: Window, log: MetricsLog | None) -> None:
         """Validation and pictures, whose time is not training's."""
         self._saver.release()
+        window.settle()  # else the GPU would still be busy with training in the time that is not counted
         with window.paused():
             watching.look(step, images, self.model, self._averages.ema, log)
 

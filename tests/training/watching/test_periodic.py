@@ -25,6 +25,7 @@ from training.distributed.world import World
 from training.ema import Averages
 from training.network import network_of
 from training.watching.lent import lent
+from training.watching.metrics import Window
 from training.watching.validation import Validation
 
 CPU = torch.device("cpu")
@@ -86,6 +87,22 @@ def test_looking_changes_nothing_that_is_trained(manifest: Manifest, tmp_path: P
     run(replace(watched(manifest, tmp_path / "parts"), steps=3), manifest)
     run(watched(manifest, tmp_path / "parts"), manifest)
     assert [r for r in records(tmp_path / "parts") if r["step"] != 3] == records(tmp_path / "looked")
+
+
+def test_the_steps_before_a_look_are_done_before_its_time_begins(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU they would else be done within it, and training would seem faster than it is."""
+    waiting: list[int] = []
+    paused = Window.paused
+
+    def pausing(self: Window) -> Any:
+        waiting.append(len(self._pending))
+        return paused(self)
+
+    monkeypatch.setattr(Window, "paused", pausing)
+    run(watched(manifest, tmp_path / "run", log_every=5), manifest)
+    assert waiting == [0, 0, 0]
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])
