@@ -42,6 +42,19 @@ def check_attention(name: str, device: torch.device, precision: str) -> None:
         raise UserError(
             "--attention xformers, but xformers is not installed. Install latentmill[xformers], or use sdpa."
         )
+    if name == "xformers":
+        _check_xformers()
+
+
+def _check_xformers() -> None:
+    """Raise `UserError` unless what is used of xformers is there: its kernels may lie in a package of their own."""
+    try:
+        from xformers.ops import memory_efficient_attention  # noqa: F401 - whether it can be imported
+        from xformers.ops.fmha.attn_bias import BlockDiagonalMask  # noqa: F401 - likewise
+    except ImportError as error:
+        raise UserError(
+            f"--attention xformers, but xformers has no attention here ({error}). Install what it names, or use sdpa."
+        ) from None
 
 
 def key_mask(lengths: Tensor, length: int) -> Tensor:

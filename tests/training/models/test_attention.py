@@ -1,5 +1,8 @@
 import math
+import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -215,3 +218,12 @@ def test_each_back_end_on_cuda_equals_a_plain_loop_forward_and_backward(
     loop = value_and_gradients(reference(*exact, lengths), exact)
     for a, b in zip(ours, loop, strict=True):
         torch.testing.assert_close(a.float(), b, rtol=3e-2, atol=3e-2)
+
+
+def test_an_xformers_without_attention_is_told_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("xformers", "xformers.ops"):
+        module = ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(UserError, match=r"no attention here .*memory_efficient_attention.* or use sdpa"):
+        check_attention("xformers", torch.device("cuda"), "bf16")
