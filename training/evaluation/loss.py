@@ -76,7 +76,9 @@ def held_out_rows(manifest: Manifest, count: int, seed: int, share: float = 0.0)
     lowest = np.argsort(draws, kind="stable")[: count or len(manifest)]
     rows = np.sort(lowest[draws[lowest] < share] if share else lowest)
     if not len(rows):
-        raise UserError(f"--held-out {share:g} holds out none of {len(manifest):,} samples. Is it the training's?")
+        raise UserError(
+            f"--held-out {share:g} holds out none of {len(manifest):,} samples. Hold out more, or ask as training did."
+        )
     return rows
 
 

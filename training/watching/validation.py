@@ -13,15 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from schemas.errors import UserError
 from training.config import Recipe
-from training.data.held_out import held_out_draws
+from training.data.held_out import HELD_OUT_SEED
 from training.data.manifest import Manifest
 from training.data.prefetch import Prefetcher
 from training.data.reader import Reader
 from training.distributed.world import World
 from training.ema import Average
-from training.evaluation.loss import LOSS_SEED, HeldOut, HeldOutLoss, grid, held_out_batches, summarised
+from training.evaluation.loss import (
+    LOSS_SEED,
+    HeldOut,
+    HeldOutLoss,
+    grid,
+    held_out_batches,
+    held_out_rows,
+    summarised,
+)
 from training.network import network_of
 from training.watching.lent import lent
 
@@ -39,13 +46,7 @@ class Validation:
     """
 
     def __init__(self, recipe: Recipe, manifest: Manifest, world: World, samples: int, micro_batch: int) -> None:
-        draws = held_out_draws(manifest.sample)
-        lowest = np.argsort(draws, kind="stable")[:samples]
-        rows = np.sort(lowest[draws[lowest] < recipe.held_out])
-        if not len(rows):
-            raise UserError(
-                f"--held-out {recipe.held_out:g} holds out none of {len(manifest):,} samples. Hold out more."
-            )
+        rows = held_out_rows(manifest, samples, HELD_OUT_SEED, recipe.held_out)
         self._manifest, self._world = manifest, world
         self._batches = list(held_out_batches(manifest, rows, micro_batch))
         self._held_out = HeldOut(
