@@ -64,7 +64,7 @@ def _check(config: RunConfig) -> None:
 def _fix_workspace() -> None:
     """cuBLAS reads the variable once, when it starts."""
     found = os.environ.get(WORKSPACE)
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch gives it no types
     if found is None and not started:
         os.environ[WORKSPACE] = _WORKSPACES[0]
     elif found not in _WORKSPACES:

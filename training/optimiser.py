@@ -38,7 +38,7 @@ class Optimiser:
         """
         norm = whole(nn.utils.clip_grad_norm_(self._parameters.values(), self._config.clip, foreach=True))
         self._adamw.param_groups[0]["lr"] = learning_rate(self._config, step)
-        self._adamw.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        self._adamw.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # undeclared, as the scaler sets it
         self._adamw.step()
         self._adamw.zero_grad(set_to_none=True)
         return norm

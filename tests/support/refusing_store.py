@@ -37,7 +37,7 @@ class RefusingStore(MemoryFileSystem):
 
     protocol = "refusing"
     store: dict[str, Any] = {}  # noqa: RUF012 - shared by all instances, as MemoryFileSystem has it
-    pseudo_dirs = [""]  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012 - likewise
     refuse: Refuse = staticmethod(never)
     answer_lost = False
     uploads = 0

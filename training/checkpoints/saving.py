@@ -119,7 +119,7 @@ class HostCopy:
         self._world = world
         self._places: dict[tuple[str, str], Tensor] = {}
         on_cuda = world.device.type == "cuda" and world.rank == 0
-        # torch declares no types for it
+        # torch gives the constructor no types
         self._stream = torch.cuda.Stream(world.device) if on_cuda else None  # type: ignore[no-untyped-call]
         self._copied: torch.cuda.Event | None = None
 

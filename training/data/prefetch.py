@@ -63,6 +63,7 @@ class Prefetcher:
         self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for _ in range(depth + 1 if threads else 1):  # those being built, and the one that is being used
             self._slots.put(Slot(pin=device.type == "cuda"))
+        # torch gives the constructor no types
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def __iter__(self) -> Iterator[Features]:

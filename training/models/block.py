@@ -48,7 +48,7 @@ class SelfAttention(nn.Module):
             self.sr = nn.Conv2d(hidden, hidden, compression, stride=compression, groups=hidden)
             self.norm = nn.LayerNorm(hidden)
             nn.init.constant_(self.sr.weight, compression**-2)
-            nn.init.zeros_(self.sr.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(self.sr.bias)  # type: ignore[arg-type]  # this convolution has one
 
     def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:
         """[B, rows * columns, D] to the same shape. Raises `ValueError` for a grid that does not compress evenly."""
