@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from schemas.errors import SchemaError, StorageError, UserError
 from schemas.record import from_json, to_json
 from training.data.plan import PLAN_VERSION, PlanState
-from training.weights.files import EMA_WEIGHTS, RAW_WEIGHTS
+from training.weights.files import EMA_WEIGHTS, RAW_WEIGHTS, sync
 
 RAW: Final = "raw.safetensors"
 EMA: Final = "ema.safetensors"
@@ -105,13 +105,13 @@ def commit(run: Path, step: int, keep: int, write: Callable[[Path], None]) -> Pa
         (aside / _MANIFEST).write_text(to_json(_Manifest(files)))
         for path in aside.iterdir():
             path.chmod(0o644)  # safetensors writes files that only their owner can read
-            _flush(path)
-        _flush(aside)
+            sync(path)
+        sync(aside)
         if final.exists():
             _remove(final)
         aside.rename(final)
-        _flush(final.parent)
-        _flush(run)  # which names that folder
+        sync(final.parent)
+        sync(run)  # which names that folder
         finish(run, final, keep)
     except StorageError:
         shutil.rmtree(aside, ignore_errors=True)
@@ -194,19 +194,19 @@ def publish_file(source: Path, target: Path) -> None:
         os.link(source, aside)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, aside)
-        _flush(aside)
+        sync(aside)
     aside.replace(target)
     aside.unlink(missing_ok=True)  # still there if both names were links to one file
-    _flush(target.parent)
+    sync(target.parent)
 
 
 def replace_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all."""
     aside = path.with_name(f".{path.name}.partial")
     aside.write_text(text)
-    _flush(aside)
+    sync(aside)
     aside.replace(path)
-    _flush(path.parent)
+    sync(path.parent)
 
 
 def file_digest(path: Path) -> str:
@@ -251,11 +251,3 @@ def _remove(folder: Path) -> None:
     doomed = folder.with_name(f"{folder.name}.tmp-removed")
     folder.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -71,9 +71,9 @@ def save_weights(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, {name: header})
-        _sync(partial)
+        sync(partial)
         os.replace(partial, target)
-        _sync(target.parent)
+        sync(target.parent)
     except (OSError, SafetensorError) as error:
         raise StorageError(
             f"{target}: weights cannot be written ({_one_line(error)}). Free space or check it."
@@ -195,7 +195,8 @@ def _assign(model: nn.Module, tensors: Mapping[str, Tensor], path: str | os.Path
         ) from None
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring what a file holds, or the names in a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
