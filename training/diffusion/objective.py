@@ -114,11 +114,3 @@ class FlowMatching:
 def shifted(share: Tensor, shift: float) -> Tensor:
     """Shares of noise moved towards 1 for `shift` > 1: a s / (1 + (a - 1) s) (Esser et al. 2024, section 5.3.2)."""
     return shift * share / (1 + (shift - 1) * share)
-
-
-def resolution_shift(tokens: int, base_tokens: int) -> float:
-    """The shift that hides a picture of `tokens` as well as one of `base_tokens` is hidden without: their ratio's root.
-
-    Esser et al. 2024, section 5.3.2: more tokens tell more of the picture through the same noise.
-    """
-    return float((tokens / base_tokens) ** 0.5)

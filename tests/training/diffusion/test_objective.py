@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training.diffusion.config import ObjectiveConfig
-from training.diffusion.objective import make_objective, resolution_shift
+from training.diffusion.objective import make_objective
 
 Array = npt.NDArray[np.float64]
 
@@ -198,12 +198,6 @@ def test_the_share_of_noise_has_the_density_asked_for() -> None:
     logits = (share / (1 - share)).log()
     assert logits.mean().item() == pytest.approx(0.4 + math.log(2), abs=1e-3)
     assert logits.std().item() == pytest.approx(0.8, abs=1e-3)
-
-
-def test_the_shift_of_a_resolution_is_the_root_of_the_ratio_of_tokens() -> None:
-    """The worked example of Esser et al. 2024: sqrt(m / n) for m and n tokens."""
-    assert resolution_shift(4096, 1024) == 2.0
-    assert resolution_shift(1024, 1024) == 1.0
 
 
 def test_flow_matching_refuses_variance_channels() -> None:
