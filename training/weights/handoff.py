@@ -63,13 +63,16 @@ class Report:
     def changes(self, objective: ObjectiveConfig, facts: Facts) -> list[str]:
         """Lines on what the weights were trained for and are not trained for any more."""
         before = from_metadata(self.metadata, self.path)
-        scaling = float(self.metadata["vae_scaling_factor"])
         out = [f"  they predicted {before}, now {objective}"] if before != objective else []
-        return out + (
-            [f"  their latents were scaled by {scaling:g}, now by {facts.scaling_factor:g}: of another VAE?"]
-            if scaling != facts.scaling_factor
-            else []
+        before_and_now = (
+            ("scaled", float(self.metadata["vae_scaling_factor"]), facts.scaling_factor),
+            ("shifted", float(self.metadata["vae_shift_factor"]), facts.shift_factor),
         )
+        return out + [
+            f"  their latents were {done} by {was:g}, now by {now:g}: of another VAE?"
+            for done, was, now in before_and_now
+            if was != now
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,7 @@ def test_another_objective_or_another_vae_is_said(tmp_path: Path) -> None:
     facts = Facts(0.18215, 0.0, 4, 8, 16, 8)
     report = hand_over(written(tmp_path, PIXART), drawn(PIXART, 2).state_dict(), PIXART, None, 0)[1]
     assert report.changes(ObjectiveConfig(), facts) == []
-    changed = report.changes(ObjectiveConfig("v"), dataclasses.replace(facts, scaling_factor=0.13))
+    changed = report.changes(ObjectiveConfig("v"), dataclasses.replace(facts, scaling_factor=0.13, shift_factor=0.1))
     assert "prediction='v'" in changed[0]
     assert "scaled by 0.18215, now by 0.13" in changed[1]
+    assert "shifted by 0, now by 0.1" in changed[2]
