@@ -97,7 +97,9 @@ def train(options: argparse.Namespace, rank: int) -> None:
     manifest = open_mixture(sources, options.max_unmatched, Path(options.manifest_cache))
     stage.check_buckets(manifest.buckets)
     config = configure(options, stage, sources, policy, objective, manifest)
-    rate = f"learning rate {config.recipe.optimiser.lr:.4g} after {stage.warmup_steps:,} steps of warm-up"
+    learn = config.recipe.optimiser
+    by_muon = f", of the blocks' matrices {learn.muon_lr:.4g} by Muon," if learn.muon_lr else ""
+    rate = f"learning rate {learn.lr:.4g}{by_muon} after {stage.warmup_steps:,} steps of warm-up"
     try:
         run(
             replace(config, about=(stage.describe(usual), rate, *config.about)),
@@ -163,6 +165,7 @@ def configure(
             warmup_steps=stage.warmup_steps,
             clip=stage.clip,
             lr_rule=stage.lr_rule,
+            muon_lr=scaled_rate(options.muon_lr, stage.lr_rule, policy.global_batch),
         ),
         ema=EmaConfig(options.ema_decay, options.ema_warmup, _power_widths(options.power_ema)),
         objective=objective,

@@ -144,6 +144,7 @@ def _add_recipe(recipe: argparse._ArgumentGroup) -> None:
         "--lr-rule", choices=LR_RULES, help="* constant: as it is; sqrt: times the root of global batch / 256"
     )
     _staged(recipe, "warmup", "warmup_steps", "optimiser steps of linear warm-up, whatever the number of processes")
+    _option(recipe, "muon-lr", float, optimiser.muon_lr, "rate of Muon, for the matrices of the blocks; 0: AdamW")
     _option(recipe, "weight-decay", float, optimiser.weight_decay, "of all parameters")
     _staged(recipe, "clip", "clip", "largest norm of the gradient; beyond it is scaled down")
     _option(recipe, "ema-decay", float, ema.decay, "of the averaged weights")

@@ -47,7 +47,8 @@ def scaled_rate(lr: float, rule: str, global_batch: int) -> float:
 class OptimiserConfig:
     """AdamW at a constant rate after a linear warm-up, as the released PixArt-α stage configurations have it.
 
-    Weight decay applies to every parameter, biases and tables included, as there.
+    Weight decay applies to every parameter, biases and tables included, as there. `muon_lr` is the effective rate of
+    Muon for the matrices of the blocks, by the same rule and warm-up; at 0 they are AdamW's, too.
     """
 
     lr: float = 2e-5  # the effective one, which `lr_rule` has made of the one that was asked for
@@ -58,6 +59,7 @@ class OptimiserConfig:
     warmup_steps: int = 1000  # optimiser steps; 0 for none
     clip: float = 0.01  # global L2 norm of the gradient
     lr_rule: str = CONSTANT
+    muon_lr: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Recipe:
             ),
             (0 <= ema.decay <= 1, f"--ema-decay {ema.decay} is no share. Use a number from 0 to 1."),
             (0 < learn.lr < math.inf, f"--lr {learn.lr} is no learning rate. Use a number above 0."),
+            (0 <= learn.muon_lr < math.inf, f"--muon-lr {learn.muon_lr}: use a rate above 0, or 0 for AdamW alone."),
             (learn.clip > 0, f"--clip {learn.clip} is no norm. Use a number above 0, or inf."),
             (0 <= learn.weight_decay < math.inf, f"--weight-decay {learn.weight_decay}: use a number from 0 up."),
             (learn.warmup_steps >= 0, f"--warmup {learn.warmup_steps} is negative. Use 0 for none."),

@@ -36,6 +36,8 @@ def set_up(model: nn.Module, config: RunConfig, manifest: Manifest, world: World
         own = compile_blocks(model, shapes)
         said.append(f"blocks are compiled, {f'each of {shapes} shapes' if own else f'once for {shapes} shapes'}")
     if config.shard:
+        if config.recipe.optimiser.muon_lr:
+            raise UserError("--muon-lr needs whole matrices, and --shard splits them. Use one of the two.")
         shard(model, world, config.recipe.precision == "bf16")
         said.append(f"weights, averages and optimiser are split over {world.size} ranks")
     if config.deterministic:

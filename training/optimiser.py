@@ -1,17 +1,27 @@
-"""AdamW with warm-up, a clipped gradient, and steps that are skipped on the device where the gradient is not finite."""
+"""AdamW, and Muon for the blocks if asked for, with warm-up, a clipped gradient, and steps that are skipped on the
+device where the gradient is not finite."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from training.config import OptimiserConfig
 from training.distributed.sharded import assign, whole
+from training.muon import Muon, is_muons
+
+_MOMENTUM: Final = "momentum"
 
 
 def learning_rate(config: OptimiserConfig, step: int) -> float:
     """The rate of the `step`-th optimiser step, counted from 0: linear up to `lr` over the warm-up, then constant."""
-    return config.lr * min(1.0, (step + 1) / max(1, config.warmup_steps))
+    return config.lr * warmed(config, step)
+
+
+def warmed(config: OptimiserConfig, step: int) -> float:
+    """The share of the full rate that the `step`-th step has."""
+    return min(1.0, (step + 1) / max(1, config.warmup_steps))
 
 
 class Optimiser:
@@ -20,8 +30,10 @@ class Optimiser:
     def __init__(self, model: nn.Module, config: OptimiserConfig) -> None:
         self._config = config
         self._parameters = dict(model.named_parameters())
+        muons = {name: p for name, p in self._parameters.items() if config.muon_lr and is_muons(name, p)}
+        self._muon = Muon(muons, config.weight_decay)
         self._adamw = torch.optim.AdamW(
-            self._parameters.values(),
+            [p for name, p in self._parameters.items() if name not in muons],
             lr=config.lr,
             betas=(config.beta1, config.beta2),
             eps=config.eps,
@@ -37,24 +49,32 @@ class Optimiser:
         torch's own gradient scaler skips a step.
         """
         norm = whole(nn.utils.clip_grad_norm_(self._parameters.values(), self._config.clip, foreach=True))
+        finite = norm.isfinite()
         self._adamw.param_groups[0]["lr"] = learning_rate(self._config, step)
-        self._adamw.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # undeclared, as the scaler sets it
+        self._adamw.found_inf = (~finite).float()  # type: ignore[attr-defined]  # undeclared, as the scaler sets it
         self._adamw.step()
-        self._adamw.zero_grad(set_to_none=True)
+        self._muon.step(self._config.muon_lr * warmed(self._config, step), finite)
+        for parameter in self._parameters.values():
+            parameter.grad = None
         return norm
 
     def state_dict(self) -> dict[str, Tensor]:
-        """`exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME` of each parameter; empty before the first step."""
-        return {
+        """`exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME` of what AdamW steps, `momentum.NAME` of what Muon
+        does; empty before the first step."""
+        moments = {
             f"{moment}.{name}": value
             for name, parameter in self._parameters.items()
-            for moment, value in self._adamw.state[parameter].items()
+            for moment, value in self._adamw.state.get(parameter, {}).items()
         }
+        return moments | {f"{_MOMENTUM}.{name}": mean for name, mean in self._muon.state_dict().items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `state_dict` gave, whole tensors also where the model is sharded."""
         for full_name, tensor in tensors.items():
             moment, name = full_name.split(".", 1)
+            if moment == _MOMENTUM:
+                self._muon.load(name, tensor)
+                continue
             parameter = self._parameters[name]
             counts = moment == "step"  # one number, which is never split
             state = tensor.new_empty((), device=parameter.device) if counts else torch.empty_like(parameter.detach())

@@ -3,7 +3,7 @@
     RUN/checkpoints/step-00000100/raw.safetensors        weights
                                   ema.safetensors        averaged weights
                                   ema-power-STD.safetensors  the same, a file for each width of --power-ema
-                                  optimiser.safetensors  AdamW's moments and step counts, by parameter name
+                                  optimiser.safetensors  the moments, and AdamW's step counts, by parameter name
                                   state.json             clock, plan state, metrics not yet logged
                                   recipe.json            what decides the weights
                                   manifest.json          size and digest of each of these
