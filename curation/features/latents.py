@@ -32,7 +32,7 @@ EXTENSION: Final = "latent.npy"
 
 BucketChoice: TypeAlias = Literal["square", "aspect"]
 
-_STAGE_VERSION: Final = 1
+_STAGE_VERSION: Final = 2
 _LONGEST_WAIT: Final = 1024
 """Rows that a picture of a rare bucket waits for company, after which its batch goes as it is. Until then all later
 rows wait too, so this bounds memory."""
@@ -116,8 +116,11 @@ class LatentsStage:
 
     @property
     def at_least(self) -> tuple[int, int]:
-        """(height, width) in pixels that a scaled decode must keep to fill any of the buckets."""
-        return max(b.height_px for b in self._sizes), max(b.width_px for b in self._sizes)
+        """(height, width) in pixels that a scaled decode must keep: twice what fills any of the buckets.
+
+        At once the size, what the decoder left out would be seen in the picture (docs/decode-policy.md).
+        """
+        return 2 * max(b.height_px for b in self._sizes), 2 * max(b.width_px for b in self._sizes)
 
     def bucket_of(self, height: int, width: int) -> Bucket:
         """The bucket of a picture of height × width."""
