@@ -45,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
         found = estimate_captions(stage, inputs.shards, inputs.selection, workers=options.workers, on_gpu=on_gpu)
         print("\n".join(found.lines))
         return int(ExitCode.OK)
-    job = Job(stage, inputs.target, inputs.source.name, inputs.names, inputs.plans(), inputs.unit_rows)
+    job = Job(
+        stage, inputs.target, inputs.source.name, inputs.names, inputs.plans(), inputs.unit_rows, inputs.selection
+    )
     return int(finish(options, job).exit_code)
 
 

@@ -41,7 +41,9 @@ def main(arguments: Sequence[str]) -> int:
 
         print("\n".join(estimate_latents(stage, inputs.shards, inputs.selection).lines))
         return int(ExitCode.OK)
-    job = Job(stage, inputs.target, inputs.source.name, inputs.names, inputs.plans(), inputs.unit_rows)
+    job = Job(
+        stage, inputs.target, inputs.source.name, inputs.names, inputs.plans(), inputs.unit_rows, inputs.selection
+    )
     return int(finish(options, job).exit_code)
 
 

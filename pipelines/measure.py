@@ -18,7 +18,9 @@ def main(arguments: Sequence[str]) -> int:
 
     inputs = image_inputs(options, _UNIT_ROWS)
     stage = MeasureStage(inputs.target, inputs.source, inputs.policy, options.decode_threads)
-    job = Job(stage, inputs.target, inputs.source.name, inputs.names, inputs.plans(), inputs.unit_rows)
+    job = Job(
+        stage, inputs.target, inputs.source.name, inputs.names, inputs.plans(), inputs.unit_rows, inputs.selection
+    )
     return int(finish(options, job).exit_code)
 
 

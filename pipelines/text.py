@@ -48,7 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     shards = sorted({entry.shard for entry in captions.entries})
     source = f"captions:{captions.info.dataset_id}:{options.column}"
     plans = plan_tables(captions)
-    job = Job(stage, target, source, shards, plan_selected(plans, selection, shards) if selection else plans)
+    chosen = plans if selection is None else plan_selected(plans, selection, shards)
+    job = Job(stage, target, source, shards, chosen, selection=selection)
     info = check_target(job)
     if options.dry_run:
         return int(finish(options, job).exit_code)

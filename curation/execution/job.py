@@ -19,6 +19,7 @@ from curation.execution.plan import INPUT_CHANGED, ROWS_CHANGED, SELECTION_CHANG
 from curation.execution.progress import Progress
 from curation.execution.ray_environment import prepare_ray_environment
 from curation.execution.run_unit import UnitDone, UnitFailed
+from curation.execution.selected import not_found
 from curation.execution.signals import Interruption, interruptible
 from curation.execution.stage import Stage, Unit
 from curation.execution.summary import JobSummary
@@ -35,8 +36,9 @@ from schemas.dataset import (
     ledger_path,
 )
 from schemas.errors import DatasetError, ExitCode, GuardError, UserError
-from schemas.reading import damaged_outputs, read_info, read_ledger, read_plan
+from schemas.reading import damaged_outputs, open_dataset, read_info, read_ledger, read_plan
 from schemas.record import canonical_json, to_json
+from schemas.selection import Selection
 from schemas.status import RejectReason
 
 _ROWS_BEFORE_GUARD = 200
@@ -74,7 +76,8 @@ class Job:
     """A stage, where its input comes from, and where its output goes.
 
     `source` names the adapter, or the dataset that the input was made by; `shards` are the names of all shards; `plans`
-    yields their units, lazily, in order.
+    yields their units, lazily, in order. Of a `selection` that the plans were made with, the summary says what the job
+    did not find.
     """
 
     stage: Stage
@@ -83,6 +86,7 @@ class Job:
     shards: Sequence[str]
     plans: Iterable[ShardPlan]
     unit_rows: int = 0
+    selection: Selection | None = None
 
 
 def check_target(job: Job) -> DatasetInfo | None:
@@ -161,6 +165,9 @@ def run_job(job: Job, options: JobOptions, console: Console) -> JobSummary:
             ledger = _read_ledger(job, info)
             _write_info(job, info)
             _run_due(job, options, console, summary, ledger, interruption)
+        if job.selection is not None:
+            entries = open_dataset(job.target.url, job.stage.spec.schema.kind).entries
+            summary.warnings = not_found(job.selection, entries, job.shards)
         if summary.failed:
             summary.exit_code = ExitCode.UNITS_FAILED
     except UserError as error:

@@ -31,6 +31,7 @@ class JobSummary:
     phases: dict[str, float] = field(default_factory=dict)
     due: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     outputs_bytes: int = 0
     exit_code: ExitCode = ExitCode.OK
@@ -92,7 +93,8 @@ class JobSummary:
     def _lines(self) -> list[tuple[str, str]]:
         lines = [("output", self.out)]
         if not self.units_done and not self.failed and not self.stopped_by:
-            return [*lines, ("units", f"nothing to do: all {self.units_current:,} are whole and current")]
+            lines.append(("units", f"nothing to do: all {self.units_current:,} are whole and current"))
+            return [*lines, *(("warning", line) for line in self.warnings)]
         due = ", ".join(f"{n:,} {reason}" for reason, n in self.due.most_common())
         why = f" (were due: {due})" if due else ""
         lines.append(("units", f"{self.units_done:,} done, {self.units_current:,} already current{why}"))
@@ -108,6 +110,7 @@ class JobSummary:
         lines += [(f"failed {name}", reason) for name, reason in sorted(self.failed.items())[:10]]
         if len(self.failed) > 10:
             lines.append(("failed", f"and {len(self.failed) - 10:,} more units, all in the run's JSON"))
+        lines += [("warning", line) for line in self.warnings]
         if self.stopped_by:
             lines.append(("stopped", self.stopped_by))
         return lines

@@ -158,7 +158,9 @@ def make_job(
     rows = unit_rows_of(out, unit_rows, 4)
     stage = CopyStage(target, suffix, trouble or {}, marks)
     plans, names = plan_images(target, urls, "tar", rows, scan=scan), [shard_name(url) for url in urls]
-    job = Job(stage, target, source, names, plan_selected(plans, selection, names) if selection else plans, rows)
+    job = Job(
+        stage, target, source, names, plan_selected(plans, selection, names) if selection else plans, rows, selection
+    )
     check_target(job)
     return job
 

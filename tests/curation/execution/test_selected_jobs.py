@@ -88,6 +88,21 @@ def test_of_the_selected_rows_the_share_rejected_counts(copying: Any) -> None:
     assert "1 of 4 rows rejected, above --max-rejected 20.0%; most often corrupt (1)" in summary.stopped_by
 
 
+def test_selected_samples_that_are_nowhere_are_told_by_every_run(copying: Any) -> None:
+    wanted = selection(*keys("a", 0, 5), ("a", "gone"), *keys("b", 1), *keys("c", 1, 2))
+    for summary in (copying.run(selection=wanted), copying.run(selection=wanted)):
+        lacking, elsewhere = summary.warnings
+        assert lacking.startswith("1 of the 6 selected samples are not in their shards (1 of a).")
+        assert elsewhere.startswith("2 of the 6 selected samples are of shards that were not given (2 of c).")
+        assert summary.exit_code == ExitCode.OK
+    assert copying.run(selection=SOME).warnings == []
+
+
+def test_a_selected_row_that_cannot_be_read_is_no_missing_one(copying: Any) -> None:
+    summary = copying.run(JobOptions(max_rejected=1.0), selection=SOME, trouble={"a/k000": "reject"})
+    assert (summary.rejected["corrupt"], summary.warnings) == (1, [])
+
+
 def test_a_selection_of_other_shards_stops_the_job_before_it_begins(copying: Any) -> None:
     with pytest.raises(UserError, match=r"takes nothing of these 2 shards \(a, \.\.\)"):
         copying.job(selection=selection(("c", "c/k000")))
