@@ -182,7 +182,7 @@ def configure(
         micro_batch=stage.micro_batch,
         init_from=str(start.path) if start is not None else "",
         grid_classes=tuple(options.grid_classes),
-        about=(f"{start.path} is gone, and this run goes on without it",) if start and start.recorded else (),
+        about=(start.about,) if start and start.about else (),
         **own,
     )
 

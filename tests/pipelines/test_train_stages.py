@@ -133,7 +133,7 @@ def test_a_run_goes_on_bitwise_once_the_weights_it_started_from_are_gone(
     weights.write_bytes((tmp_path / "first" / "weights" / "raw.safetensors").read_bytes())
     capsys.readouterr()
     assert run("align", tmp_path / "parts", *more, "--steps", "6") == ExitCode.BAD_INPUT
-    assert "init_digest was " in capsys.readouterr().err
+    assert f"--init-from was {weights} (" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "first")
     assert run("align", tmp_path / "new", *more) == ExitCode.BAD_INPUT
     assert "no such file" in capsys.readouterr().err
@@ -146,6 +146,39 @@ def test_a_run_goes_on_bitwise_once_the_weights_it_started_from_are_gone(
     weights.parent.mkdir(parents=True)
     weights.write_bytes(held)
     assert run("align", tmp_path / "parts", *more, "--steps", "7") == ExitCode.OK
+
+
+def test_a_mistyped_start_of_a_run_that_goes_on_is_told_beside_the_recorded_one(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = write_features(classes=3)
+    text = ("--latents", str(made.latents), "--text", str(made.text))
+    assert run("pixel", tmp_path / "pixel", "--latents", str(made.latents), "--classes", "3") == ExitCode.OK
+    assert run("align", tmp_path / "align", *text, "--init-from", str(tmp_path / "pixel")) == ExitCode.OK
+    weights, wrong = tmp_path / "pixel" / "weights" / "ema.safetensors", tmp_path / "pixl"
+    digest = json.loads((tmp_path / "align" / "config.json").read_text())["recipe"]["init_digest"]
+    for steps in ("4", "5"):  # the second time too: what was mistyped is not what is recorded
+        capsys.readouterr()
+        assert run("align", tmp_path / "align", *text, "--init-from", str(wrong), "--steps", steps) == ExitCode.OK
+        said = (
+            f"--init-from {wrong}: no such file; this run was begun from {weights} ({digest}), which it does not need"
+        )
+        assert said in capsys.readouterr().err
+    assert run("align", tmp_path / "align", *text, "--steps", "6") == ExitCode.BAD_INPUT
+    assert f"--init-from was {weights} ({digest}), now not given. Give" in capsys.readouterr().err
+
+
+def test_a_run_from_random_weights_that_goes_on_takes_no_start(
+    write_features: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = write_features()
+    text = ("--latents", str(made.latents), "--text", str(made.text))
+    assert run("align", tmp_path / "run", *text) == ExitCode.OK
+    assert run("align", tmp_path / "run", *text, "--init-from", str(tmp_path / "nowhere")) == ExitCode.BAD_INPUT
+    assert "no such file, and this run was begun from random weights. Leave it out" in capsys.readouterr().err
+    weights = tmp_path / "run" / "weights" / "ema.safetensors"
+    assert run("align", tmp_path / "run", *text, "--init-from", str(weights)) == ExitCode.BAD_INPUT
+    assert f"--init-from was not given, now {weights} (" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ def test_a_changed_recipe_is_refused_with_the_difference(manifest: Manifest, tmp
     recipe = dataclasses.replace(config.recipe, seed=1, optimiser=dataclasses.replace(LEARN, lr=2e-3))
     with pytest.raises(UserError, match=r"seed was 0, now 1; optimiser\.lr was 0\.001, now 0\.002"):
         run(dataclasses.replace(config, recipe=recipe, steps=9), manifest)
+    recipe = dataclasses.replace(config.recipe, manifest_digest="other")
+    with pytest.raises(UserError, match=rf"begun otherwise: the data was {manifest.digest}, now other\. Give"):
+        run(dataclasses.replace(config, recipe=recipe, steps=9), manifest)
 
 
 def test_ranks_that_see_other_data_are_refused(

@@ -15,12 +15,12 @@ from typing import Final
 from torch import Tensor
 
 from schemas.errors import UserError
-from training.config import Recipe
 from training.data.sources import Facts
 from training.diffusion.config import ObjectiveConfig, from_metadata
 from training.models.config import DitConfig, PixArtConfig
 from training.models.reading import Reading
 from training.models.reparameterise import reparameterise
+from training.run_directory import Begun
 from training.stages import PIXEL
 from training.weights.files import EMA_WEIGHTS, RAW_WEIGHTS, load_any_weights, read_facts
 
@@ -83,23 +83,37 @@ class Start:
     config: Config
     stage: str  # that made them; empty if nobody says
     recorded: str = ""  # the digest of a file that is gone
+    about: str = ""  # of one that is gone, what was given and what was recorded, for people
 
     @classmethod
-    def of(cls, path: Path, kind: str, begun: Recipe | None = None) -> "Start":
-        """The weights in the file `path`; or in the run directory `path`, those of `kind`: ema or raw.
+    def of(cls, given: Path, kind: str, begun: Begun | None = None) -> "Start":
+        """The weights in the file `given`; or in the run directory `given`, those of `kind`: ema or raw.
 
-        `begun` is the recipe of the run that is to go on, if there is one. It does not need the file any more: what
-        it took from there is in its recipe and its checkpoints. Raises `UserError` if there are none, and no such run.
+        `begun` is what the run that is to go on was begun with, if there is one. It does not need the file any more:
+        what it took from there is in its recipe and its checkpoints. Raises `UserError` if there are none, and no such
+        run, or one that started from none.
         """
-        if path.is_dir():
-            path = path / {"ema": EMA_WEIGHTS, "raw": RAW_WEIGHTS}[kind]
-        if not path.is_file() and begun is not None and begun.init_digest:
-            # Its model has inherited what there was to inherit; of a DiT, a PixArt inherits nothing.
-            return cls(path, DitConfig() if begun.reading is not None else begun.model, "", begun.init_digest)
-        if not path.is_file():
+        inside = given / {"ema": EMA_WEIGHTS, "raw": RAW_WEIGHTS}[kind]
+        path = inside if given.is_dir() else given
+        if path.is_file():
+            config, metadata = read_facts(path)
+            return cls(path, config, metadata.get("stage") or (PIXEL if isinstance(config, DitConfig) else ""))
+        if begun is None:
             raise UserError(f"--init-from {path}: no such file. Check the path, or wait for the first checkpoint.")
-        config, metadata = read_facts(path)
-        return cls(path, config, metadata.get("stage") or (PIXEL if isinstance(config, DitConfig) else ""))
+        recipe = begun.recipe
+        if not recipe.init_digest:
+            raise UserError(
+                f"--init-from {path}: no such file, and this run was begun from random weights. Leave it out to go on."
+            )
+        about = f"{given} is gone, and this run goes on without it"
+        if begun.init_from and begun.init_from not in (str(given), str(inside)):
+            about = (
+                f"--init-from {given}: no such file; this run was begun from {begun.init_from} ({recipe.init_digest}), "
+                f"which it does not need any more, and goes on"
+            )
+        # Its model has inherited what there was to inherit; of a DiT, a PixArt inherits nothing.
+        config = DitConfig() if recipe.reading is not None else recipe.model
+        return cls(Path(begun.init_from or given), config, "", recipe.init_digest, about)
 
     def inherited(self, target: PixArtConfig) -> PixArtConfig:
         """`target` with the options that a PixArt keeps from these weights, as no flag sets them."""
