@@ -33,6 +33,10 @@ class DatasetError(UserError):
     """A dataset directory belongs to something else, is incomplete, or cannot be read."""
 
 
+class DamagedFileError(DatasetError):
+    """A file of a dataset is there and its bytes are damaged. It costs a job the unit that reads it, and no other."""
+
+
 class CorruptSampleError(DatasetError):
     """A sample that training needs is damaged, or its storage does not answer."""
 

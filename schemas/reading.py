@@ -8,6 +8,7 @@ import json
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from schemas.dataset import (
     OutputFile,
     PlanRecord,
 )
-from schemas.errors import DatasetError, SchemaError
+from schemas.errors import DamagedFileError, DatasetError, SchemaError
 from schemas.location import file_system, is_local
 from schemas.record import from_json
 from schemas.table import TableSchema
@@ -84,6 +85,20 @@ class Dataset:
             raise DatasetError(
                 f"{where}: cannot be read ({lines[0][:200]}). Remove it and run pipelines.{self.info.stage} again."
             ) from None
+
+
+@contextmanager
+def damage_told(where: str) -> Iterator[None]:
+    """Turn what pyarrow says of the damaged Parquet file `where` into a `DamagedFileError` that names it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the storage's own error, which names its file
+            raise
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DamagedFileError(
+            f"{where}: damaged Parquet ({reason}). Remove it and run the command that wrote it again."
+        ) from None
 
 
 def read_info(url: str) -> DatasetInfo | None:

@@ -32,7 +32,7 @@ from curation.shards.target import Target
 from curation.shards.unit_writer import UnitWriter
 from schemas.dataset import INPUTS_DIR, InputIdentity, table_path
 from schemas.errors import DatasetError
-from schemas.reading import Dataset, open_dataset, read_info
+from schemas.reading import Dataset, damage_told, open_dataset, read_info
 from schemas.tables import CAPTION_HASHES, CAPTIONS
 
 HASHES_AT_ONCE: Final = 16 << 20
@@ -172,7 +172,7 @@ def plan_with_repeated(captions: Dataset, hashes: Dataset | None, repeated: Hash
 
 def read_rows(url: str, columns: list[str] | None = None) -> Any:
     """The captions table at `url`, or some columns of it, as a `pyarrow.Table`. Raises `SchemaError` if it is none."""
-    with fsspec.open(url, "rb") as file:
+    with fsspec.open(url, "rb") as file, damage_told(url):
         parquet = pq.ParquetFile(file)
         CAPTIONS.check(parquet.schema_arrow, url)
         return parquet.read(columns=columns)
@@ -180,9 +180,10 @@ def read_rows(url: str, columns: list[str] | None = None) -> Any:
 
 def _read_table(hashes: Dataset, unit: str) -> Any:
     """The hashes of one unit, as a `pyarrow.Table`."""
-    with hashes.fs.open(hashes.path(table_path(unit)), "rb") as file:
+    where = f"{hashes.url}/{table_path(unit)}"
+    with hashes.fs.open(hashes.path(table_path(unit)), "rb") as file, damage_told(where):
         parquet = pq.ParquetFile(file)
-        CAPTION_HASHES.check(parquet.schema_arrow, f"{hashes.url}/{table_path(unit)}")
+        CAPTION_HASHES.check(parquet.schema_arrow, where)
         return parquet.read()
 
 

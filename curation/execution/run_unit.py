@@ -14,7 +14,7 @@ from curation.execution.stage import Stage, Unit, Worker
 from curation.shards.target import Target
 from curation.shards.unit_writer import UnitWriter
 from schemas.dataset import LedgerEntry, RunFacts
-from schemas.errors import ExitCode, UserError
+from schemas.errors import DamagedFileError, ExitCode, UserError
 
 _MODULES = {"pillow": "PIL"} | {
     n: n for n in ("torch", "transformers", "diffusers", "spacy", "ray", "pyarrow", "numpy")
@@ -58,6 +58,8 @@ def run_unit(
             worker.process(unit, writer, clock)
             facts = RunFacts(round(clock.seconds, 3), clock.phases(), attempt, socket.gethostname(), _versions())
             return UnitDone(unit, writer.commit(stage.spec.fingerprint, unit.inputs, facts))
+    except DamagedFileError as error:
+        return UnitFailed(unit, str(error))
     except UserError as error:
         return UnitFailed(unit, str(error), "\n".join(getattr(error, "__notes__", ())), error.exit_code)
     except Exception as error:  # noqa: BLE001 - a unit may fail in any way; the failure is recorded and shown

@@ -12,7 +12,7 @@ from curation.features.storage import parse_member
 from schemas.dataset import LedgerEntry, index_path, tar_path
 from schemas.embedding import decode_embedding
 from schemas.errors import DatasetError
-from schemas.reading import Dataset
+from schemas.reading import Dataset, damage_told
 from schemas.tables import LATENTS_INDEX, TEXT_INDEX
 
 _SCHEMAS = {schema.kind: schema for schema in (LATENTS_INDEX, TEXT_INDEX)}
@@ -25,9 +25,10 @@ def read_features(dataset: Dataset, entry: LedgerEntry) -> Iterator[tuple[dict[s
     `DatasetError` where the tar does not hold what the index says.
     """
     schema = _SCHEMAS[dataset.info.kind]
-    with dataset.fs.open(dataset.path(index_path(entry.unit)), "rb") as file:
+    index = f"{dataset.url}/{index_path(entry.unit)}"
+    with dataset.fs.open(dataset.path(index_path(entry.unit)), "rb") as file, damage_told(index):
         parquet = pq.ParquetFile(file)
-        schema.check(parquet.schema_arrow, f"{dataset.url}/{index_path(entry.unit)}")
+        schema.check(parquet.schema_arrow, index)
         rows = parquet.read().to_pylist()
     with dataset.fs.open(dataset.path(tar_path(entry.unit)), "rb") as tar:
         for row in rows:

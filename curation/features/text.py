@@ -24,6 +24,7 @@ from curation.shards.target import Target
 from curation.shards.unit_writer import UnitWriter
 from schemas.dataset import DatasetInfo, index_path, tar_path
 from schemas.errors import UserError
+from schemas.reading import damage_told
 from schemas.status import USABLE_STATUSES, RejectReason
 from schemas.tables import CAPTIONS, TEXT_INDEX
 
@@ -187,7 +188,7 @@ def _write(row: dict[str, Any], made: _Embedded, tar: TarSink, index: TableSink,
 
 def read_captions(url: str, column: CaptionColumn) -> list[dict[str, Any]]:
     """Key, shard, status and `column` of every row of a captions table."""
-    with fsspec.open(url, "rb") as file:
+    with fsspec.open(url, "rb") as file, damage_told(url):
         parquet = pq.ParquetFile(file)
         CAPTIONS.check(parquet.schema_arrow, url)
         return parquet.read(columns=["key", "shard", "status", column]).to_pylist()

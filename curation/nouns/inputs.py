@@ -19,6 +19,7 @@ from curation.shards.fingerprint import digest_file
 from curation.shards.urls import shard_name
 from schemas.dataset import InputIdentity, PlannedUnit
 from schemas.errors import UserError
+from schemas.reading import damage_told
 
 _PARQUET_ROWS: Final = 4096
 _IMAGE_NAME: Final = ("key", "shard")
@@ -159,4 +160,5 @@ def _parquet(url: str) -> Iterator[pq.ParquetFile]:
             parquet = pq.ParquetFile(file)
         except pa.ArrowInvalid as error:
             raise UserError(f"{url}: not a Parquet file ({error}). Fetch the file again.") from None
-        yield parquet
+        with damage_told(url):
+            yield parquet

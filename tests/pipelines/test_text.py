@@ -201,6 +201,22 @@ def test_what_cannot_work_stops_in_one_line_before_anything_is_written(
         assert not out.exists()
 
 
+def test_a_damaged_captions_file_costs_its_unit_alone_and_is_named(
+    write_captions: Callable[..., Path], t5: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions, out = write_captions({"s0": TEXTS, "s1": TEXTS}), tmp_path / "text"
+    table = captions / "s0.parquet"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-20] + bytes(20))
+    code, said = fails(arguments(captions, t5, out), capsys)
+    assert code == 1
+    assert f"{table}: damaged Parquet" in "".join(said.split("\n")).replace(" " * 20, "")
+    assert "Traceback" not in said
+    assert [entry.unit for entry in open_dataset(str(out), "text").entries] == ["s1"]
+    table.write_bytes(whole)
+    assert fails(arguments(captions, t5, out), capsys)[0] == 0
+
+
 def test_help_does_not_import_the_model_libraries() -> None:
     modules = "('torch', 'transformers', 'pyarrow')"
     code = f"import sys, pipelines.text; sys.exit(any(m in sys.modules for m in {modules}))"

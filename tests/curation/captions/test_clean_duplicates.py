@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.captions.clean_duplicates import is_repeated, load_repeated, repeated_hashes, store_repeated
+from curation.captions.clean_duplicates import is_repeated, load_repeated, read_rows, repeated_hashes, store_repeated
 from curation.captions.quality_text import text_hash
 from curation.shards.target import Target
-from schemas.errors import DatasetError
+from schemas.errors import DamagedFileError, DatasetError
 from schemas.reading import Dataset
 from schemas.tables import CAPTION_HASHES
 
@@ -57,3 +57,10 @@ def test_repeated_hashes_that_are_lost_or_damaged_stop_the_worker(tmp_path: Path
         path.write_bytes(content)
     with pytest.raises(DatasetError, match=r"Run pipelines\.clean again"):
         load_repeated(Target(str(tmp_path)))
+
+
+def test_a_damaged_captions_table_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "captions.parquet"
+    path.write_bytes(b"PAR1" + bytes(100))
+    with pytest.raises(DamagedFileError, match=r"captions\.parquet: damaged Parquet"):
+        read_rows(str(path))

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.nouns.inputs import FileKind, caption_rows, check_columns, file_kind, plan_caption_files
-from schemas.errors import UserError
+from schemas.errors import DamagedFileError, UserError
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,13 @@ def test_nulls_and_lists_in_parquet_are_captions(tmp_path: Path) -> None:
     pq.write_table(pa.table({"t": [["a", "b"], None, []]}), tmp_path / "a.parquet")
     rows = list(caption_rows(str(tmp_path / "a.parquet"), ["t"]))
     assert [list(row.captions["t"]) for row in rows] == [["a", "b"], [None], []]
+
+
+def test_a_parquet_file_with_damaged_pages_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "captions.parquet"
+    pq.write_table(pa.table({"text": ["a red barn"] * 100}), path)
+    content = bytearray(path.read_bytes())
+    content[4:40] = b"\xff" * 36
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"captions\.parquet: damaged Parquet"):
+        list(caption_rows(str(path), ["text"]))
