@@ -32,9 +32,24 @@ def add_image_arguments(command: argparse.ArgumentParser, what: str) -> None:
     )
     group.add_argument("--out", required=True, metavar="DIR", help=f"the {what} dataset, new or to go on with")
     add_select_argument(group)
-    group.add_argument("--min-side", type=int, metavar="PX", help="reject pictures with a shorter side")
-    group.add_argument("--max-pixels", type=int, metavar="N", help="reject pictures with more, before decoding them")
-    group.add_argument("--max-aspect", type=float, metavar="RATIO", help="reject pictures longer than this to one")
+    add_policy_arguments(group)
+
+
+def add_policy_arguments(group: "argparse._ArgumentGroup") -> None:
+    """The limits of the decode policy. Without one of these, the policy's own holds."""
+    group.add_argument("--min-side", type=int, metavar="PX", help="reject pictures with a shorter side (default 32)")
+    group.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="reject pictures with more pixels, before decoding them (default 100000000)",
+    )
+    group.add_argument(
+        "--max-aspect",
+        type=float,
+        metavar="RATIO",
+        help="reject pictures whose longer side is more than so many times the shorter (default 10)",
+    )
 
 
 def add_select_argument(group: "argparse._ArgumentGroup") -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.command import add_job_arguments, finish, parser, run
+from pipelines.image_arguments import add_policy_arguments
 from schemas.errors import DatasetError, UserError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _laion(options: argparse.Namespace) -> int:
     """Download what metadata files name."""
     import dataclasses
 
-    from curation.execution.job import Job, unit_rows_of
+    from curation.execution.job import Job, check_target, unit_rows_of
     from curation.ingest.alone import alone, work_folder, work_place
     from curation.ingest.columns import parse_choice
     from curation.ingest.downloader import Downloader
@@ -67,14 +68,16 @@ def _laion(options: argparse.Namespace) -> int:
     target = Target(options.out)
     work = work_place(target, options.work)
     stage = IngestStage(target, settings, _policy(options), downloader, options.retry, str(work))
-    _require_same_settings(options.out, stage.spec)
+    ledger = {entry.unit: entry for entry in read_ledger(options.out).entries}
+    if ledger:  # else nothing was downloaded yet that other settings would throw away
+        _require_same_settings(options.out, stage.spec)
     if not options.dry_run:
         downloader.check()
-    ledger = {entry.unit: entry for entry in read_ledger(options.out).entries}
     plans = plan_downloads(target, urls, settings, ledger, options.retry, store=not options.dry_run)
     job = Job(stage, target, SOURCE, [shard_name(url) for url in urls], plans, unit_rows)
     if options.dry_run:
         return int(finish(options, job).exit_code)
+    check_target(job)
     with alone(target), work_folder(work):
         return int(finish(options, job).exit_code)
 
@@ -170,9 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         "--column", action="append", default=[], metavar="FIELD=COLUMN", help="which column a field is; empty for none"
     )
     pictures = command.add_argument_group("which pictures")
-    pictures.add_argument("--min-side", type=int, metavar="PX", help="reject pictures with a shorter side")
-    pictures.add_argument("--max-pixels", type=int, metavar="N", help="reject pictures with more")
-    pictures.add_argument("--max-aspect", type=float, metavar="RATIO", help="reject pictures longer than this to one")
+    add_policy_arguments(pictures)
     how = command.add_argument_group("how it downloads (none of this changes what a picture is)")
     how.add_argument(
         "--img2dataset",
@@ -180,14 +181,16 @@ def _parser() -> argparse.ArgumentParser:
         help=f"interpreter that has img2dataset (default ${_PYTHON_VARIABLE}, or this)",
     )
     how.add_argument("--threads", type=int, default=64, metavar="N", help="downloads at once, a worker (default 64)")
-    how.add_argument("--timeout", type=int, default=10, metavar="S", help="longest wait for a server (default 10)")
+    how.add_argument(
+        "--timeout", type=int, default=10, metavar="S", help="longest wait for a server, in seconds (default 10)"
+    )
     how.add_argument("--tries", type=int, default=2, metavar="N", help="tries of each URL in one run (default 2)")
     how.add_argument(
         "--stall",
         type=float,
         default=180,
         metavar="S",
-        help="give up what is left of a unit after S idle seconds (180)",
+        help="give up what is left of a unit after S idle seconds (default 180)",
     )
     how.add_argument(
         "--retry",

@@ -97,7 +97,8 @@ def check_target(job: Job) -> DatasetInfo | None:
         # Another driver may have begun between the two looks; its dataset.json came before all else.
         info = read_info(target.url)
         if info is None:
-            raise DatasetError(f"{target.url}: not empty and no latentmill dataset. Name a new or empty --out.")
+            what = "not empty and no latentmill dataset" if target.fs.isdir(target.root) else "a file, not a directory"
+            raise DatasetError(f"{target.url}: {what}. Name a new or empty --out.")
     if info is None:
         return None
     if info.kind != spec.schema.kind or info.stage != spec.name:

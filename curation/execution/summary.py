@@ -12,6 +12,7 @@ from rich.text import Text
 from curation.execution.run_unit import UnitFailed
 from schemas.dataset import LedgerEntry
 from schemas.errors import ExitCode
+from schemas.status import RejectReason
 
 
 @dataclass(slots=True)
@@ -100,6 +101,10 @@ class JobSummary:
         lines.append(("units", f"{self.units_done:,} done, {self.units_current:,} already current{why}"))
         lines.append(("rows", f"{self.rows_in:,} in = {self.rows_kept:,} kept + {self.rows_rejected:,} rejected"))
         lines += [(f"  {reason}", f"{n:,}") for reason, n in self.rejected.most_common()]
+        if self.rows_in > self.rejected[RejectReason.NOT_SELECTED] and not self.rows_kept:
+            lines.append(
+                ("warning", f"no row was kept. Is it the right input? Each row's reason is in {self.out}/rejects")
+            )
         lines += [(name, f"{n:,}") for name, n in sorted(self.counts.items())]
         lines += [(name, f"{low:.6g} to {high:.6g} over units") for name, (low, high) in sorted(self.measures.items())]
         rate = f", {self.rows_in / self.seconds:,.1f} rows/s" if self.seconds else ""

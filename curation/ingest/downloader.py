@@ -70,6 +70,8 @@ class Downloader:
         if done.returncode != 0:
             why = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UserError(f"--img2dataset {self.python}: img2dataset cannot be imported ({why}). {advice}")
+        if not done.stdout.strip():
+            raise UserError(f"--img2dataset {self.python}: no Python interpreter, it answers nothing. {advice}")
         version = done.stdout.strip().splitlines()[-1]
         if tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < _LEAST:
             raise UserError(f"--img2dataset {self.python}: img2dataset {version}, needed is {REQUIREMENT}. {advice}")

@@ -44,6 +44,11 @@ def check_container(url: str, kind: ContainerKind) -> None:
         is_folder = fs.isdir(path)
     if kind == "folder" and not is_folder:
         raise UserError(f"{url}: not a folder. This source reads folders of pictures; for tars name another --source.")
+    if kind == "folder":
+        with _read_errors(url):
+            is_empty = not fs.ls(path, detail=False)
+        if is_empty:
+            raise UserError(f"{url}: an empty folder. Check the path.")
     if kind == "tgz":
         with _read_errors(url), fs.open(path, "rb") as file:
             if file.read(len(_GZIP_MAGIC)) != _GZIP_MAGIC:

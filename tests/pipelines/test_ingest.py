@@ -20,8 +20,10 @@ from curation.shards.target import Target
 from curation.sources.table import SOURCES
 from pipelines.ingest import main
 from pipelines.verify import main as verify
+from schemas.dataset import DATASET_FILE, DatasetInfo
 from schemas.errors import DatasetError, UserError
 from schemas.reading import Dataset, open_dataset
+from schemas.record import to_json
 from schemas.tables import IMAGES, REJECTS
 
 Ingest = Callable[..., int]
@@ -253,6 +255,21 @@ def test_other_settings_on_what_is_there_are_refused_before_anything_is_lost(ing
     with pytest.raises(DatasetError, match=r"other settings \(prefilter\.min_aesthetic\).*use pipelines\.select"):
         ingest("--min-aesthetic", "5")
     assert data_of(out) == before
+
+
+def test_a_mistake_that_the_first_run_told_of_can_be_mended_in_place(ingest: Ingest, out: Path) -> None:
+    assert ingest("--column", "caption=nowhere") == 2
+    assert ingest("--column", "caption=TEXT", "--min-aesthetic", "5") == 0
+    assert len(table_of(opened(out))) == 7
+
+
+def test_a_directory_of_another_kind_is_left_as_it_is(ingest: Ingest, out: Path) -> None:
+    info = DatasetInfo("captions", 2, "caption", {}, "f" * 32, "webdataset", "c0ffee", 10_000)
+    out.mkdir()
+    (out / DATASET_FILE).write_text(to_json(info))
+    with pytest.raises(DatasetError, match="holds captions"):
+        ingest()
+    assert [path.name for path in out.rglob("*")] == [DATASET_FILE]
 
 
 def test_a_dry_run_says_what_would_be_tried_again_and_asks_nobody(

@@ -311,6 +311,23 @@ def test_a_directory_with_other_peoples_files_is_refused(copying: Any) -> None:
     assert [path.name for path in copying.out.iterdir()] == ["thesis.tex"]
 
 
+def test_a_file_in_place_of_the_directory_is_called_one(copying: Any) -> None:
+    copying.out.write_text("x")
+    with pytest.raises(DatasetError, match=r"a file, not a directory. Name a new or empty --out"):
+        copying.run()
+    assert copying.out.read_text() == "x"
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_run_that_keeps_no_row_at_all_warns_and_says_where_the_reasons_are(copying: Any, kept: int) -> None:
+    output = io.StringIO()
+    trouble = dict.fromkeys(sorted(ALL)[kept:], "reject")
+    summary = copying.run(trouble=trouble, console=Console(file=output, width=300))
+    assert summary.rows_kept == kept
+    warning = f"no row was kept. Is it the right input? Each row's reason is in {copying.out}/rejects"
+    assert (warning in output.getvalue()) == (kept == 0)
+
+
 def test_the_layout_of_a_directory_is_kept_when_it_is_not_asked_for(copying: Any) -> None:
     copying.run(unit_rows=8)
     assert copying.job(unit_rows=None).unit_rows == 8

@@ -35,6 +35,11 @@ def test_an_environment_without_img2dataset_is_told_in_one_line(tmp_path: Path) 
         Downloader(str(python)).check()
 
 
+def test_a_program_that_is_no_python_is_told_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"--img2dataset true: no Python interpreter, it answers nothing\. Make"):
+        Downloader("true").check()
+
+
 def test_a_version_of_years_ago_is_refused(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(UserError, match=r"img2dataset 1\.25\.4, needed is img2dataset>=1\.47"):
         Downloader(make_standin(tmp_path / "old", pictures, version="1.25.4")).check()

@@ -170,3 +170,10 @@ def test_an_empty_member_is_not_asked_of_a_store_which_would_give_the_whole_file
     container = open_container("memory://container/c.tar", "tar")
     assert container.read(sample, ["jpg", "txt"]) == {"jpg": b"picture", "txt": b""}
     assert container.head(sample, "txt", 9) == b""
+
+
+def test_an_empty_folder_is_refused_before_it_makes_an_empty_dataset(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"an empty folder\. Check the path"):
+        check_container(str(tmp_path), "folder")
+    (tmp_path / "a.jpg").touch()
+    check_container(str(tmp_path), "folder")
