@@ -45,7 +45,12 @@ def resolve_checkpoint(name: str, revision: str | None, *, needs: tuple[str, ...
         _require_files(name, needs)
         if revision is not None:
             raise UserError(f"{name}: a local directory has no --revision. Leave it out.")
-        return Checkpoint(os.path.abspath(name), None, f"files:{digest_directory(name)}")
+        try:
+            return Checkpoint(os.path.abspath(name), None, f"files:{digest_directory(name)}")
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or name}: cannot be read ({error.strerror}). Check that it is there and readable."
+            ) from None
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"{name}: no such directory, and no hub id (OWNER/NAME) either. Check the path.")
     file = needs[0].partition("|")[0]

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 import warnings
@@ -77,11 +78,18 @@ def add_job_arguments(
         "--executor",
         choices=("auto", "inline", "ray"),
         default="auto",
-        help="auto: ray with several workers or --ray-address, else inline in this process",
+        help="auto (default): ray with several workers or --ray-address, else inline in this process",
     )
     group.add_argument("--ray-address", metavar="ADDRESS", help="join this Ray cluster; default: a local one")
-    group.add_argument("--cpus-per-worker", type=float, default=1.0, metavar="N", help="CPUs reserved a worker")
-    group.add_argument("--gpus-per-worker", type=float, metavar="N", help="GPUs a worker; default 1 with --device cuda")
+    group.add_argument(
+        "--cpus-per-worker", type=_amount, default=1.0, metavar="N", help="CPUs that Ray reserves a worker (default 1)"
+    )
+    group.add_argument(
+        "--gpus-per-worker",
+        type=_amount,
+        metavar="N",
+        help="GPUs that Ray reserves a worker (default 1 with --device cuda, else 0)",
+    )
     group.add_argument(
         "--max-rejected",
         type=_share,
@@ -89,11 +97,13 @@ def add_job_arguments(
         metavar="SHARE",
         help="stop when more than this share of rows is rejected, such as 5%% (default 100%%: never)",
     )
-    group.add_argument("--attempts", type=_positive, default=3, metavar="N", help="tries before a unit is set aside")
+    group.add_argument(
+        "--attempts", type=_positive, default=3, metavar="N", help="tries before a unit is set aside (default 3)"
+    )
     if unit_rows is not None:
         group.add_argument(
             "--unit-rows",
-            type=_not_negative,
+            type=not_negative,
             metavar="N",
             help=f"rows a unit of work, 0 for whole shards (default {unit_rows}, or as the output was laid out)",
         )
@@ -133,7 +143,7 @@ def finish(
     """Run `job` (or only explain it, with --dry-run), then `after`, write --summary-json, and return the summary."""
     from curation.execution.job import dry_run, run_job
 
-    _require_place(arguments.summary_json)
+    require_place("--summary-json", arguments.summary_json)
     out = console()
     summary = dry_run(job, out) if arguments.dry_run else run_job(job, job_options(arguments), out)
     after(summary)
@@ -151,10 +161,10 @@ def finish(
     return summary
 
 
-def _require_place(summary_json: str | None) -> None:
-    """Raise `UserError` before a long job, not after it, if its summary has nowhere to go."""
-    if summary_json and (Path(summary_json).is_dir() or not Path(summary_json).absolute().parent.is_dir()):
-        raise UserError(f"--summary-json {summary_json}: not a file in a directory that exists. Give another.")
+def require_place(flag: str, file: str | Path | None) -> None:
+    """Raise `UserError` before long work, not after it, if what `flag` names has nowhere to go."""
+    if file and (Path(file).is_dir() or not Path(file).absolute().parent.is_dir()):
+        raise UserError(f"{flag} {file}: not a file in a directory that exists. Give another.")
 
 
 def _quieten_libraries() -> None:
@@ -176,7 +186,8 @@ def _positive(text: str) -> int:
     return value
 
 
-def _not_negative(text: str) -> int:
+def not_negative(text: str) -> int:
+    """A whole number from 0 up, as an argument's type."""
     value = _whole(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
@@ -188,6 +199,16 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number") from None
+
+
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
+    return value
 
 
 def _share(text: str) -> float:

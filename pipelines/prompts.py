@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines.command import parser, run
 from pipelines.sampling_arguments import add_device_argument, device_of
-from schemas.errors import ExitCode, StorageError
+from schemas.errors import ExitCode, StorageError, UserError
 from training.evaluation.prompt_lists import read_prompts
 
 _TOKENS = 120  # PixArt-α's longest caption
@@ -23,8 +23,11 @@ def main(arguments: Sequence[str]) -> int:
     command.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .safetensors file")
     add_device_argument(command)
     options = command.parse_args(arguments)
+    if options.max_tokens < 2:
+        raise UserError(f"--max-tokens {options.max_tokens}: must be at least 2, one word and the end token.")
     chosen = options.prompts or read_prompts(options.prompts_file)
 
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from training.sampling.drawing import text_dtype
@@ -40,8 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, options.out, {PROMPTS_KEY: json.dumps(chosen)})
-    except OSError as error:
-        raise StorageError(f"{options.out}: cannot be written ({error.strerror}). Free space or check it.") from None
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{options.out}: cannot be written ({error}). Free space or check it.") from None
     print(f"{len(chosen)} prompts in {options.out}")
     return ExitCode.OK
 

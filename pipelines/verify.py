@@ -11,9 +11,11 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.command import parser, run
+from pipelines.command import parser, require_place, run
+from pipelines.written import write_text
 from schemas.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--vae needs --shards and --source to re-encode pictures from, and these need each other.")
     if options.t5 and not options.captions:
         raise UserError("--t5 needs --captions, the captions dataset to embed again from.")
+    require_place("--summary-json", options.summary_json)
 
     from curation.verify.dataset import check_dataset, open_any
     from curation.verify.findings import Findings
@@ -59,9 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     again = _reencode(options, by_kind, captions, findings)
     _print_tables(reports, joins, again, findings)
     if options.summary_json:
-        with open(options.summary_json, "w", encoding="utf-8") as file:
-            json.dump(_summary(reports, joins, again, findings), file, indent=2, sort_keys=True)
-            file.write("\n")
+        record = json.dumps(_summary(reports, joins, again, findings), indent=2, sort_keys=True)
+        write_text(Path(options.summary_json), record + "\n")
     return int(ExitCode.OK if findings.clean else ExitCode.UNITS_FAILED)
 
 
@@ -100,6 +102,8 @@ def _require_used(options: argparse.Namespace, by_kind: dict[str, "list[Dataset]
         raise UserError("--captions and --t5: no text dataset among the DIRs. Name it too, or leave them out.")
     if options.rows < 1:
         raise UserError(f"--rows {options.rows}: must be at least 1.")
+    if options.tolerance is not None and not options.tolerance >= 0:
+        raise UserError(f"--tolerance {options.tolerance}: must be a distance from 0 up.")
 
 
 def _reencode(

@@ -5,6 +5,7 @@ counts: how they came about stands in the file's metadata for people.
 """
 
 import contextlib
+import errno
 import json
 import os
 from bisect import bisect_left, bisect_right
@@ -80,6 +81,8 @@ def write_selection(url: str, selection: Selection) -> None:
     Raises OSError where it cannot be written.
     """
     fs, path = file_system(url)
+    if fs.isdir(path):  # into which the file would be moved
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), url)
     schema = SELECTION.arrow
     metadata = {**(schema.metadata or {}), ABOUT_KEY: json.dumps(selection.about, sort_keys=True).encode()}
     buffer = pa.BufferOutputStream()
@@ -95,7 +98,8 @@ def read_selection(url: str) -> Selection:
     """The selection at `url`. Raises `DatasetError` or `SchemaError` if there is none that can be used."""
     fs, path = file_system(url)
     if not fs.isfile(path):
-        raise DatasetError(f"{url}: no such file. Give the selection that pipelines.select wrote.")
+        what = "a directory, no" if fs.isdir(path) else "no such"
+        raise DatasetError(f"{url}: {what} file. Give the selection that pipelines.select wrote.")
     with fs.open(path, "rb") as file:
         try:
             parquet = pq.ParquetFile(file)

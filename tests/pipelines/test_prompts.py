@@ -4,7 +4,7 @@ import pytest
 from drawing_models import write_t5
 
 from pipelines.prompts import main
-from schemas.errors import ExitCode
+from schemas.errors import ExitCode, StorageError
 from training.watching.grids import read_prompts_file
 
 
@@ -18,3 +18,9 @@ def test_prompts_are_embedded_with_their_true_lengths(tmp_path: Path, capsys: py
     assert found.prompts == ("a red fox", "a")
     assert found.lengths.tolist() == [3, 2]
     assert found.text.shape == (2, 3, 16)
+
+
+def test_an_out_that_is_a_directory_is_told_in_one_line(tmp_path: Path) -> None:
+    t5 = str(write_t5(tmp_path / "t5"))
+    with pytest.raises(StorageError, match=r"cannot be written .*Is a directory"):
+        main(["--prompts", "a", "--t5", t5, "--out", str(tmp_path), "--device", "cpu"])

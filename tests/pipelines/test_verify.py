@@ -314,6 +314,8 @@ def test_a_source_that_gives_another_picture_is_found(flow: Flow) -> None:
         (["--t5", "t5"], "needs --captions"),
         (["--captions", "captions"], "no text dataset"),
         (["--rows", "0"], "must be at least 1"),
+        (["--tolerance", "-1"], "--tolerance -1.0: must be a distance"),
+        (["--summary-json", "nowhere/found.json"], "not a file in a directory that exists"),
     ],
 )
 def test_arguments_that_cannot_work_are_one_line(
@@ -324,6 +326,13 @@ def test_arguments_that_cannot_work_are_one_line(
     err = capsys.readouterr().err
     assert (exit_.value.code, err.count("\n")) == (2, 1)
     assert said in err
+
+
+def test_a_full_disk_under_the_summary_is_one_line(flow: Flow, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        run(verify.main, [flow.path("latents"), "--summary-json", "/dev/full"])
+    assert exit_.value.code == 4
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: /dev/full: cannot be written (No space left")
 
 
 def test_another_checkpoint_than_the_datasets_is_refused(flow: Flow, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,9 +105,17 @@ def test_a_pair_that_occurs_twice_is_refused_by_name() -> None:
 def test_what_is_no_selection_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such file"):
         read_selection(str(tmp_path / "none.parquet"))
+    with pytest.raises(DatasetError, match="a directory, no file"):
+        read_selection(str(tmp_path))
     (tmp_path / "text.parquet").write_text("hello")
     with pytest.raises(DatasetError, match="not a Parquet file"):
         read_selection(str(tmp_path / "text.parquet"))
     pq.write_table(table([("a", "1")]), tmp_path / "plain.parquet")
     with pytest.raises(SchemaError, match="no latentmill kind"):
         read_selection(str(tmp_path / "plain.parquet"))
+
+
+def test_a_directory_is_no_place_for_a_selection(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        write_selection(str(tmp_path), make_selection(table([("a", "1")])))
+    assert list(tmp_path.iterdir()) == []

@@ -101,6 +101,8 @@ class PythonFeatures:
         network = make()
         if isinstance(network, nn.Module):
             network = network.to(device).eval()
+        if not callable(network):
+            raise UserError(f"{name}: returns {type(network).__name__}, no network. Give a function that returns one.")
         self._network: Network = network
         self.digest = weights_digest(network) if isinstance(network, nn.Module) else _source_digest(make)
 
@@ -187,7 +189,10 @@ def weights_digest(network: nn.Module) -> str:
 
 
 def _source_digest(function: Any) -> str:
-    source = inspect.getsourcefile(function)
+    try:
+        source = inspect.getsourcefile(function)
+    except TypeError:  # built in
+        source = None
     return file_digest(Path(source)) if source else ""
 
 

@@ -5,6 +5,7 @@ never drawn again. Processes deal the list among themselves by their rank and ne
 out on another, and the folder is complete when all have ended.
 """
 
+import contextlib
 import io
 import os
 import platform
@@ -156,7 +157,8 @@ def _write(path: Path, data: bytes) -> None:
         aside.write_bytes(data)
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a place that is no directory
+            aside.unlink(missing_ok=True)
         raise StorageError(f"{path}: cannot be written ({error.strerror}). Free space, then run it again.") from None
 
 

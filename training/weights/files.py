@@ -1,5 +1,6 @@
 """Weights files: one safetensors file with the model's configuration inside, for sampling and for hand-off."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -79,7 +80,8 @@ def save_weights(
             f"{target}: weights cannot be written ({_one_line(error)}). Free space or check it."
         ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a place that is no directory
+            partial.unlink(missing_ok=True)
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[PixArtConfig, dict[str, Tensor], dict[str, str]]:

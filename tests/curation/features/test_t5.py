@@ -65,3 +65,10 @@ def test_weights_that_are_missing_are_never_made_up(tiny: Any, tmp_path: Path) -
     with pytest.raises(UserError, match="weights missing for encoder") as error:
         TextEncoder(resolve_checkpoint(str(tmp_path), None), Compute())
     assert "\n" not in str(error.value)
+
+
+def test_a_file_of_the_checkpoint_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "blob that was removed")
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be read \(No such file"):
+        resolve_checkpoint(str(tmp_path), None)

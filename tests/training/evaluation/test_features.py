@@ -59,6 +59,8 @@ def test_a_python_function_gives_a_network(tmp_path: Path, monkeypatch: pytest.M
     assert colour.digest == file_digest(tmp_path / "own_features.py") != network.digest
     with pytest.raises(UserError, match="own_features:nothing: cannot be imported"):
         open_features("own_features:nothing", CPU)
+    with pytest.raises(UserError, match="os:getpid: returns int, no network"):
+        open_features("os:getpid", CPU)
 
 
 @pytest.mark.parametrize(("kind", "width"), [("vae-latents", 4 * 16), ("vae-encoder", 8)])

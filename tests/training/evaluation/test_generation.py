@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from schemas.errors import UserError
+from schemas.errors import StorageError, UserError
 from training.evaluation.generation import (
     RECORD,
     Models,
@@ -106,6 +106,9 @@ def test_a_folder_of_other_pictures_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "other" / "holiday.jpg").touch()
     with pytest.raises(UserError, match="holds other files"):
         draw(tmp_path / "other", prompts)
+    for place in ("other/holiday.jpg", "other/holiday.jpg/new"):
+        with pytest.raises(StorageError, match="cannot be written"):
+            draw(tmp_path / place, prompts)
 
 
 def test_a_record_of_other_versions_is_of_the_same_pictures(tmp_path: Path) -> None:

@@ -137,3 +137,9 @@ def test_the_weights_of_a_dit_come_back_and_are_never_taken_for_a_pixart(
         load_weights(dit)
     with pytest.raises(UserError, match="no weights file"):
         load_dit_weights(pixart)
+
+
+def test_a_file_in_place_of_the_folder_is_told_in_one_line(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError, match="weights cannot be written"):
+        save_weights(tmp_path / "file" / "w.safetensors", state, CONFIG, METADATA)
