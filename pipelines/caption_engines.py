@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def add_engine_arguments(command: argparse.ArgumentParser) -> None:
     """`--engine`, and what each engine takes. An argument that is not given is None until `engine_choice`."""
-    command.add_argument("--engine", choices=tuple(_ENGINES), default="transformers", help="what runs the model")
+    command.add_argument(
+        "--engine", choices=tuple(_ENGINES), default="transformers", help="what runs the model (default transformers)"
+    )
     own = command.add_argument_group("--engine transformers: the model in the worker's process")
     own.add_argument(
         "--dtype",

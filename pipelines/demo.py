@@ -17,7 +17,8 @@ from typing import Final
 from curation.demo.shipped import LLAVA
 from pipelines.command import parser, run
 from pipelines.demo_steps import FULL, SHORT, steps
-from schemas.errors import ExitCode
+from pipelines.sampling_arguments import positive
+from schemas.errors import ExitCode, UserError
 
 _ONE_THREAD: Final = "OMP_NUM_THREADS=1"
 """Models as small as these gain nothing by a second thread of torch, and lose much on a busy machine."""
@@ -27,10 +28,14 @@ def main(arguments: Sequence[str]) -> int:
     """Run the commands one after the other; stop at the first that fails."""
     command = parser("demo", "Run the whole flow on generated pictures with small checkpoints, on a CPU.")
     command.add_argument("--out", default="demo-out", metavar="DIR", help="where everything goes (default demo-out)")
-    command.add_argument("--workers", type=int, default=2, metavar="N", help="Ray workers that caption (default 2)")
+    command.add_argument(
+        "--workers", type=positive, default=2, metavar="N", help="Ray workers that caption (default 2)"
+    )
     command.add_argument("--full", action="store_true", help="more pictures and longer training")
     options = command.parse_args(arguments)
     out = Path(options.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: a file, not a directory. Name another.")
     environment = {**os.environ, **dict([_ONE_THREAD.split("=")])}
     start = time.perf_counter()
     todo = steps(out, FULL if options.full else SHORT, workers=options.workers)

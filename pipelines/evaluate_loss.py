@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.command import not_negative
 from pipelines.data_arguments import add_data_arguments, mixture_of
 from pipelines.progress_line import ProgressLine
 from pipelines.sampling_arguments import add_device_argument, add_weights_arguments, device_of, positive, weights_file
@@ -26,7 +27,9 @@ def add(parts: "argparse._SubParsersAction[Any]") -> None:
     command = parts.add_parser("loss", help="loss by timestep on held-out samples", description=about)
     add_weights_arguments(command)
     add_data_arguments(command)
-    command.add_argument("--count", type=int, default=1024, metavar="N", help="samples, 0 for all (default 1024)")
+    command.add_argument(
+        "--count", type=not_negative, default=1024, metavar="N", help="samples, 0 for all (default 1024)"
+    )
     command.add_argument(
         "--held-out",
         type=float,
@@ -36,7 +39,7 @@ def add(parts: "argparse._SubParsersAction[Any]") -> None:
     )
     command.add_argument("--timesteps", type=positive, default=10, metavar="K", help="even grid (default 10)")
     command.add_argument("--batch", type=positive, default=32, help="samples at a time (default 32)")
-    command.add_argument("--threads", type=int, default=8, help="threads that read samples (default 8)")
+    command.add_argument("--threads", type=not_negative, default=8, help="threads that read samples (default 8)")
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     add_device_argument(command)
     command.set_defaults(act=act)
@@ -54,6 +57,8 @@ def act(options: argparse.Namespace) -> int:
     from training.network import network_of
     from training.weights.files import load_any_weights
 
+    if not 0 <= options.held_out < 1:
+        raise UserError(f"--held-out {options.held_out} is no share. Use 0 for other data, and less than 1.")
     weights, device = weights_file(options), device_of(options.device)
     config, tensors, metadata = load_any_weights(weights)
     objective, network = from_metadata(metadata, str(weights)), network_of(config)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _BAR: Final = 40  # characters of the longest bar
 _MIB: Final = 2**20
+_MOST: Final = 10**9  # steps or epochs: no run has more, and the plan is looked up in time that grows with its log
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str]) -> int:
     policy = policy_of(options, shares, options.latent_patch)
     if options.batches < 1 or (options.step or 0) < 0 or options.epoch < 0:
         raise UserError("--step, --epoch and --batches count from 0, 0 and 1 up.")
+    if max(options.step or 0, options.epoch, options.batches) > _MOST:
+        raise UserError(f"--step, --epoch and --batches go up to {_MOST:,}. Give less.")
+    if not 0 <= options.seed < 2**64:
+        raise UserError(f"--seed {options.seed} does not fit. Use a whole number from 0 to 2**64 - 1.")
 
     from training.data.manifest import open_mixture
     from training.data.plan import Plan

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.command import parser, run
+from pipelines.command import not_negative, parser, run
+from pipelines.sampling_arguments import positive
 from schemas.errors import ExitCode, StorageError, UserError
 from schemas.record import from_json
 
@@ -29,14 +30,22 @@ def main(arguments: Sequence[str]) -> int:
         help="use the newest checkpoint's weights as they are, in place of doing the steps between again",
     )
     command.add_argument("--each", action="store_true", help="measure the gradient of every sample alone")
-    command.add_argument("--micro-batch", type=int, metavar="INT", help="samples at a time (default: as in the run)")
+    command.add_argument(
+        "--micro-batch", type=positive, metavar="INT", help="samples at a time (default: as in the run)"
+    )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
     command.add_argument(
-        "--shown", type=int, default=_SHOWN, metavar="INT", help="samples that are printed (default %(default)s)"
+        "--shown",
+        type=not_negative,
+        default=_SHOWN,
+        metavar="INT",
+        help="samples that are printed (default %(default)s)",
     )
     options = command.parse_args(arguments)
-    if not (options.out / "config.json").is_file():
-        raise UserError(f"{options.out}: no training run there (no config.json). Check the path.")
+    from training.run_directory import holds_run
+
+    if not holds_run(options.out):
+        raise UserError(f"{options.out}: no training run there (no config.json of one). Check the path.")
 
     from training.config import RunConfig
     from training.data.manifest import open_mixture

@@ -1,6 +1,7 @@
 """The arguments of the commands that draw pictures."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,13 @@ def add_sampling_arguments(command: argparse.ArgumentParser, t5_required: bool =
         choices=SAMPLERS,
         help="dpm for all models; ddim, ancestral for epsilon and v; euler for flow (default %(default)s)",
     )
-    command.add_argument("--steps", type=positive, help="default 20 of dpm, 50 of ddim and euler, 100 of ancestral")
-    command.add_argument("--guidance", type=float, default=4.5, help="guidance scale; 1 is none (default %(default)s)")
+    command.add_argument(
+        "--steps",
+        type=positive,
+        metavar="N",
+        help="steps of the sampler (default 20 of dpm, 50 of ddim and euler, 100 of ancestral)",
+    )
+    command.add_argument("--guidance", type=finite, default=4.5, help="guidance scale; 1 is none (default %(default)s)")
     command.add_argument("--size", metavar="PX", help="256, or HEIGHTxWIDTH (default: the model's training size)")
     command.add_argument("--seed", type=seed, default=0, help="picture number i gets SEED + i (default %(default)s)")
     command.add_argument("--batch", type=positive, default=8, help="pictures at a time (default %(default)s)")
@@ -77,9 +83,20 @@ def device_of(name: str | None, local_rank: int = 0) -> "torch.device":
     return device
 
 
+def finite(text: str) -> float:
+    """A number that is one."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
+    return value
+
+
 def positive(text: str) -> int:
     """A whole number from 1 up."""
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")
     return value
@@ -87,7 +104,14 @@ def positive(text: str) -> int:
 
 def seed(text: str) -> int:
     """A seed that torch takes."""
-    value = int(text)
+    value = _whole(text)
     if not 0 <= value < 2**63:
         raise argparse.ArgumentTypeError(f"{value} does not lie between 0 and 2**63 - 1")
     return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from None

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="compute type; auto: float32 on a CPU, bfloat16 on CUDA",
+        help="compute type; auto (default): float32 on a CPU, bfloat16 on CUDA",
     )
     model.add_argument(
         "--batch-tokens", type=int, default=4096, metavar="N", help="padded tokens a batch (default 4096)"

@@ -22,6 +22,8 @@ def main(arguments: Sequence[str]) -> int:
     command.add_argument("--out", required=True, metavar="DIR", help="where the three directories go")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random weights (default 0)")
     options = command.parse_args(arguments)
+    if not 0 <= options.seed < 2**63:
+        raise UserError(f"--seed {options.seed} does not fit. Use a whole number from 0 to 2**63 - 1.")
     out = Path(options.out)
     recipe = {"version": 4, "seed": options.seed}
     if (out / _RECIPE).exists():

@@ -3,6 +3,7 @@
 import argparse
 from typing import Final
 
+from pipelines.command import parser as command_parser
 from pipelines.data_arguments import DATA_FILE, add_data_arguments, add_plan_arguments
 from training.config import LR_RULES, ON_CORRUPT, PRECISIONS, EmaConfig, OptimiserConfig
 from training.diffusion.config import EPSILON, PREDICTIONS, TIME_DENSITIES, UNIFORM
@@ -16,12 +17,8 @@ _BOUND: Final = "a run is never resumed under other values of these"
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The command's options."""
-    out = argparse.ArgumentParser(
-        prog="python -m pipelines.train",
-        description=description,
-        epilog=DATA_FILE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    out = command_parser("train", description or "")
+    out.epilog = f"{DATA_FILE}\n{out.epilog}"
     add_data_arguments(out)
     add_plan_arguments(out, f"plan; {_BOUND}")
     _add_stage(out.add_argument_group("stage: gives the defaults of what is marked *, and refuses other data"))
@@ -169,7 +166,10 @@ def _add_run(run: argparse._ArgumentGroup) -> None:
     _option(run, "cache", str, "", "local directory for what is read from URLs, shared by the processes of a machine")
     _option(run, "cache-gb", float, 100.0, "most that the cache may hold, in units of 10^9 bytes")
     run.add_argument(
-        "--on-corrupt", default="stop", choices=ON_CORRUPT, help="damaged samples: stop, or train without them"
+        "--on-corrupt",
+        default="stop",
+        choices=ON_CORRUPT,
+        help="damaged samples: stop (default), or train without them",
     )
     _option(run, "max-corrupt", int, 100, "with --on-corrupt skip, stop after more than so many damaged samples")
     _option(run, "log-every", int, 10, "steps a line of metrics")

@@ -42,7 +42,13 @@ def main(arguments: Sequence[str]) -> int:
     import torch
 
     torch.set_num_threads(1)  # sums in another order give other bytes
-    {"llava": _llava, "vae": _vae, "detector": _detector}[options.model](options)
+    try:
+        {"llava": _llava, "vae": _vae, "detector": _detector}[options.model](options)
+    except (OSError, ValueError, KeyError) as error:
+        if not options.card_only:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{options.out}: cannot be measured as a {options.model} ({reason}). Check --out.") from error
     return ExitCode.OK
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.command import parser, run
-from schemas.errors import ExitCode
+from schemas.errors import ExitCode, UserError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,6 +22,9 @@ def main(arguments: Sequence[str]) -> int:
         "--captions", type=Path, nargs="*", default=[], metavar="FILE", help="time it on these, one caption a line"
     )
     options = command.parse_args(arguments)
+
+    if options.card_only and not (options.out / "meta.json").is_file():
+        raise UserError(f"{options.out}: no spaCy pipeline there to measure (no meta.json). Check --out.")
 
     from curation.nouns.recipe.build import build_tagger, write_tagger_card
 

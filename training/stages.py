@@ -53,6 +53,8 @@ class Stage:
     def check_buckets(self, buckets: Sequence[tuple[int, int]]) -> None:
         """Raise `UserError` unless pictures of these heights and widths in pixels belong into the stage."""
         found = resolution(buckets)
+        if self.resolution_px < 0:
+            raise UserError(f"--resolution {self.resolution_px} is no number of pixels. The data has {found} px.")
         if self.resolution_px and found != self.resolution_px:
             raise UserError(
                 f"stage {self.name} trains at {self.resolution_px} px, and the data has {found} px. Make latents with "

@@ -88,7 +88,7 @@ def test_a_mixture_is_read_with_paths_from_where_its_file_lies(tmp_path: Path) -
         ("[[dataset]]\nlatents='a'\ntext='b'\nweight=true", "weight is no number"),
         ("[[dataset]]\nlatents='a'\ntext='b'\nweight=0", "weight 0.0 must be above 0"),
         ("[[dataset]]\nlatents='a'\ntext='b'\nflip=0.5", "flip needs latents_flipped"),
-        ("[[dataset]]\nlatents='a'\ntext='b'\nlatents_flipped='c'\nflip=2", "flipped 2.0 is no share"),
+        ("[[dataset]]\nlatents='a'\ntext='b'\nlatents_flipped='c'\nflip=2", "flip 2.0 is no share"),
         ("[[dataset]]\nlatents='a'\ntext=[{dir='b', weight=-1}]", "must be above 0"),
         ("[[dataset]]\nname='x'\nlatents='a'\ntext='b'\n[[dataset]]\nname='x'\nlatents='c'\ntext='d'", "one name"),
     ],

@@ -94,6 +94,8 @@ def test_a_mixture_tells_weights_and_uses(
     [
         (["--key", "shard-0/nothing"], "shard-0/nothing: no such sample"),
         (["--step", "-1"], "--step, --epoch and --batches count from"),
+        (["--step", "99999999999999999999"], "go up to 1,000,000,000. Give less"),
+        (["--seed", "-1"], "--seed -1 does not fit"),
         (["--tokens-per-batch", "10"], "two ways to say"),
         (["--flip", "0.3"], "--flip needs --latents-flipped"),
         (["--select", "/nowhere"], "no such file"),

@@ -229,6 +229,12 @@ def folders(run: Path) -> list[Path]:
     return sorted(steps, key=lambda path: steps[path], reverse=True)
 
 
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint, by its name."""
+    match = _NAME.fullmatch(folder.name)
+    return int(match[1]) if match else 0
+
+
 def fault(folder: Path) -> str | None:
     """Why a checkpoint cannot be used, None if it can."""
     try:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.errors import DatasetError
+from schemas.errors import DatasetError, UserError
 from schemas.location import file_system
 from training.data.compilation import FLIPPED, LATENTS, About, Compiled, Side, compiled, text_field
 from training.data.mixture import Source
@@ -155,6 +155,8 @@ def open_mixture(sources: Sequence[Source], max_unmatched: float = 0.0, cache: P
     Raises `DatasetError` if a data set is not whole or holds a sample twice, if nothing joins, if more than the
     fraction `max_unmatched` of all samples has no partner, or if the data sets do not fit together.
     """
+    if not 0 <= max_unmatched <= 1:
+        raise UserError(f"--max-unmatched {max_unmatched} is no share. Use 0 to 1.")
     bare = [source for source in sources if not source.text]
     if bare and len(bare) < len(sources):
         raise DatasetError(f"dataset {bare[0].name} has no text, others have. Give all of them text, or none.")

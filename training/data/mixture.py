@@ -41,7 +41,7 @@ class Share:
                 all(0 < weight < math.inf for weight in self.captions),
                 f"{where}the weights of captions {list(self.captions)} must be above 0. Leave out what is not used.",
             ),
-            (0 <= self.flipped <= 1, f"{where}flipped {self.flipped} is no share. Use a number from 0 to 1."),
+            (0 <= self.flipped <= 1, f"{where}flip {self.flipped} is no share. Use a number from 0 to 1."),
         ):
             if not holds:
                 raise UserError(mistake)

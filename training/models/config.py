@@ -1,5 +1,6 @@
 """The sizes and the options of the models: PixArt, and the class-conditional DiT that it is made from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,6 +10,12 @@ MODULATIONS: Final = ("single", "per-block")
 NULL_CAPTIONS: Final = ("empty-string", "buffer")
 ATTENTIONS: Final = ("sdpa", "varlen", "xformers")
 """Back-ends of attention to text, see training.models.attention. No part of what a model is."""
+
+
+def _require_positive(model: str, sizes: Mapping[str, float]) -> None:
+    odd = [f"{name} is {size}" for name, size in sizes.items() if not size > 0]
+    if odd:
+        raise UserError(f"{model}: {', '.join(odd)}, and must be above 0. Change it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +52,8 @@ class PixArtConfig:
                 f"PixArt: micro-conditions need a width that is a multiple of 3, not {self.hidden}. "
                 f"Change it or switch them off."
             )
-        smallest = min(self.depth, self.hidden, self.patch, self.in_channels, self.caption_channels, self.position_base)
-        if smallest < 1 or self.mlp_ratio <= 0 or self.position_scale <= 0:
-            raise UserError(f"PixArt: every size must be positive, found {self}.")
+        names = ("depth", "hidden", "patch", "in_channels", "caption_channels", "position_base", "mlp_ratio")
+        _require_positive("PixArt", {name: getattr(self, name) for name in (*names, "position_scale")})
         if self.modulation not in MODULATIONS:
             raise UserError(f"PixArt: modulation {self.modulation!r} is unknown. Use one of {', '.join(MODULATIONS)}.")
         if self.null_caption not in NULL_CAPTIONS:
@@ -98,9 +104,8 @@ class DitConfig:
             raise UserError(
                 f"DiT: width {self.hidden} must be a multiple of 4 and divide into {self.heads} heads. Change either."
             )
-        smallest = min(self.depth, self.hidden, self.patch, self.in_channels, self.classes, self.position_base)
-        if smallest < 1 or self.mlp_ratio <= 0:
-            raise UserError(f"DiT: every size must be positive, found {self}.")
+        names = ("depth", "hidden", "patch", "in_channels", "classes", "position_base", "mlp_ratio")
+        _require_positive("DiT", {name: getattr(self, name) for name in names})
 
     @property
     def out_channels(self) -> int:

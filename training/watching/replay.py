@@ -84,6 +84,9 @@ def replay(
     """
     if step < 1:
         raise UserError(f"--step {step}: steps count from 1, as in the log.")
+    last = max([config.steps, *(ckpt.step_of(folder) for folder in ckpt.folders(Path(config.out)))])
+    if step > last:
+        raise UserError(f"--step {step}: {config.out} has {last:,} steps. Give one of them.")
     if manifest.digest != config.recipe.manifest_digest:
         raise UserError(f"{config.out}: its data is not what it was. Replay with the data that it was trained on.")
     training = Training(config, manifest, world, say)

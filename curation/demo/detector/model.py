@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from curation.scenes.vocabulary import COLOURS, COLUMNS, GROUND_NOUNS, NOUNS, ROWS, SIZES
+from schemas.errors import UserError
 
 PLACES: Final = len(ROWS) * len(COLUMNS)
 UNRECOGNISED: Final = len(NOUNS)
@@ -70,8 +72,18 @@ def save_reader(reader: SceneReader, directory: Path) -> None:
 
 
 def load_reader(directory: Path) -> SceneReader:
-    """The network of a directory that `save_reader` wrote, in single precision, for use."""
-    reader = SceneReader(json.loads((directory / _CONFIG).read_text())["vision"])
-    weights = {name: value.float() for name, value in load_file(directory / _WEIGHTS).items()}
-    reader.load_state_dict(weights)
+    """The network of a directory that `save_reader` wrote, in single precision, for use.
+
+    Raises `UserError` if there is none.
+    """
+    try:
+        reader = SceneReader(json.loads((directory / _CONFIG).read_text())["vision"])
+        weights = {name: value.float() for name, value in load_file(directory / _WEIGHTS).items()}
+        reader.load_state_dict(weights)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{directory}: no detector of this package there ({type(error).__name__}: {reason}). Give the directory "
+            f"that pipelines.train_small detector wrote."
+        ) from None
     return reader.eval()

@@ -114,6 +114,8 @@ def test_a_step_before_the_first_or_of_other_data_is_refused(
     run(config, manifest)
     with pytest.raises(UserError, match="steps count from 1"):
         replayed(config, manifest, 0)
+    with pytest.raises(UserError, match=rf"--step {config.steps + 1}: .*run has {config.steps} steps"):
+        replayed(config, manifest, config.steps + 1)
     made = write_features(folder="other", seed=4)
     with pytest.raises(UserError, match="its data is not what it was"):
         replayed(config, open_manifest(str(made.latents), str(made.text)), 2)
