@@ -5,7 +5,6 @@ counts: how they came about stands in the file's metadata for people.
 """
 
 import contextlib
-import errno
 import json
 import os
 from bisect import bisect_left, bisect_right
@@ -81,8 +80,6 @@ def write_selection(url: str, selection: Selection) -> None:
     Raises OSError where it cannot be written.
     """
     fs, path = file_system(url)
-    if fs.isdir(path):  # into which the file would be moved
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), url)
     schema = SELECTION.arrow
     metadata = {**(schema.metadata or {}), ABOUT_KEY: json.dumps(selection.about, sort_keys=True).encode()}
     buffer = pa.BufferOutputStream()
