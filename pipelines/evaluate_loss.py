@@ -11,7 +11,7 @@ from pipelines.command import not_negative
 from pipelines.data_arguments import add_data_arguments, mixture_of
 from pipelines.progress_line import ProgressLine
 from pipelines.sampling_arguments import add_device_argument, add_weights_arguments, device_of, positive, weights_file
-from pipelines.written import write_text
+from pipelines.written import require_file, write_text
 from schemas.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def act(options: argparse.Namespace) -> int:
 
     if not 0 <= options.held_out < 1:
         raise UserError(f"--held-out {options.held_out} is no share. Use 0 for other data, and less than 1.")
+    require_file("--json", options.json)
     weights, device = weights_file(options), device_of(options.device)
     config, tensors, metadata = load_any_weights(weights)
     objective, network = from_metadata(metadata, str(weights)), network_of(config)

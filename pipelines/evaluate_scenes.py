@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pipelines.evaluate_true import true_readings
 from pipelines.progress_line import ProgressLine
 from pipelines.sampling_arguments import positive, seed
-from pipelines.written import write_text
+from pipelines.written import require_file, write_text
 from schemas.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def act_scenes(options: argparse.Namespace) -> int:
     from schemas.record import to_json
     from training.evaluation.pictures import picture_files
 
+    require_file("--json", options.json)
     if bool(options.true_latents) != bool(options.vae):
         raise UserError("--true-latents and --vae belong together: give both, or neither.")
     paths = picture_files(options.samples)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.progress_line import ProgressLine
 from pipelines.sampling_arguments import add_device_argument, device_of, positive, seed
-from pipelines.written import write_text
+from pipelines.written import require_file, write_text
 from schemas.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def act(options: argparse.Namespace) -> int:
     from training.evaluation.results import Scores, require_all, table, versions
 
     _require_sense(options)
+    require_file("--json", options.json)
+    require_file("--save-statistics", options.save_statistics)
     device = device_of(options.device)
     features = open_features(options.features, device, options.input or 0) if options.features else None
     if options.samples is None and features is not None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from schemas.errors import StorageError
+from schemas.errors import StorageError, UserError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -24,3 +24,9 @@ def write_text(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):  # of a place that is no directory
             aside.unlink(missing_ok=True)
         raise StorageError(f"{path}: cannot be written ({error.strerror}). Give another file, or free space.") from None
+
+
+def require_file(flag: str, path: Path | None) -> None:
+    """Raise `UserError` before long work, not after it, if what `flag` names is a directory."""
+    if path is not None and path.is_dir():
+        raise UserError(f"{flag} {path}: a directory. Name a file.")

@@ -171,7 +171,16 @@ def computed(
     """The features of each batch: float32 [B, D]. Raises `UserError` where they are not finite."""
     seen = 0
     for pictures in batches:
-        values = features(pictures.to(device)).float().cpu().numpy()
+        try:
+            values = features(pictures.to(device)).float().cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # a picture smaller than a kernel, or a network that takes another size
+            reason, (height, width) = str(error).strip().splitlines()[0], pictures.shape[-2:]
+            raise UserError(
+                f"{features.name}: does not take {what}, {height}x{width} px ({reason}). "
+                f"Give another --input or --square."
+            ) from error
         if not np.isfinite(values).all():
             first = seen + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
             raise UserError(f"{features.name}: features of picture {first} of {what} are not finite. Use float32.")
