@@ -116,7 +116,7 @@ def test_a_feature_that_is_not_finite_names_its_picture(tmp_path: Path) -> None:
 def test_pictures_that_a_network_does_not_take_are_told_with_their_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "narrow_features.py").write_text("import torch\ndef narrow():\n    return torch.nn.Conv2d(3, 2, 9)\n")
+    (tmp_path / "narrow_features.py").write_text("import torch\ndef narrow():\n    return torch.nn.Conv2d(3, 2, 99)\n")
     monkeypatch.syspath_prepend(tmp_path)
     features = open_features("narrow_features:narrow", CPU)
     with pytest.raises(UserError, match=r"narrow_features:narrow: does not take the samples, \d+x\d+ px \(.*--input"):
