@@ -1,5 +1,5 @@
 # make demo   sets everything up and runs the whole flow on generated pictures (CPU, no network once installed)
-# make demo-full   the same with more pictures and longer training: some 40 minutes of CPU
+# make demo-full   the same with more pictures and longer training: 23 minutes on two cores
 # make test   sets everything up and passes the tests
 # make lint   style and types, as CI runs them
 

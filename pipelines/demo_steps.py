@@ -23,10 +23,10 @@ class DemoSize:
     unit_rows: int  # pictures that a captioning worker takes at a time
 
 
-SHORT: Final = DemoSize(2, 300, 3, 256, 200, 1_300, 150, prompts=64, unit_rows=128)
+SHORT: Final = DemoSize(2, 300, 3, 256, 200, 1_400, 150, prompts=64, unit_rows=128)
 """`make demo`: under five minutes on two cores."""
 
-FULL: Final = DemoSize(4, 1_000, 12, 1_000, 1_500, 6_000, 1_500, prompts=400, unit_rows=500)
+FULL: Final = DemoSize(4, 1_000, 12, 1_000, 1_500, 8_000, 1_500, prompts=400, unit_rows=500)
 """`make demo-full`: the same, longer."""
 
 _SAID: Final = (
@@ -98,13 +98,13 @@ _STEPS: Final = (
     ),
     (
         "training, stage 2: alignment, a PixArt on captions, re-parameterised from stage 1",
-        f"train --stage align --init-from {{out}}/runs/pixel {_DATA} --steps {{align_steps}} --lr 2e-3 --muon-lr 8e-3 "
+        f"train --stage align --init-from {{out}}/runs/pixel {_DATA} --steps {{align_steps}} --lr 2e-3 "
         f"{_TRAINING} --out {{out}}/runs/align",
     ),
     (
         "training, stage 3: the selected pictures, at a lower rate",
         f"train --stage aesthetic-256 --init-from {{out}}/runs/align {_DATA} --select {{out}}/sharp.parquet "
-        f"--steps {{aesthetic_steps}} --lr 5e-4 --muon-lr 2e-3 {_TRAINING} --out {{out}}/runs/aesthetic",
+        f"--steps {{aesthetic_steps}} --lr 5e-4 {_TRAINING} --out {{out}}/runs/aesthetic",
     ),
     (
         "sampling: a grid",
