@@ -25,7 +25,7 @@ _ARITHMETIC: Final = frozenset({"reassoc", "contract", "nsz", "arcp", "afn"})
 def is_quick(block: Tensor) -> bool:
     """Whether `own_columns` is for this cache: float32 on a CPU, with one thread a process as a worker has.
 
-    With two threads torch's attention is as fast, with more it is faster.
+    With two threads torch's attention was found as fast, and more were not tried (docs/LOG.md).
     """
     return block.device.type == "cpu" and block.dtype == torch.float32 and torch.get_num_threads() == 1
 
