@@ -71,8 +71,8 @@ def _elsewhere(noise: random.Random) -> Sequence[str]:
 
 
 def _in_turns(text: str, noise: random.Random) -> Planted:
-    """An English sentence, one of another language, and so on."""
-    pairs = zip(sentences(text), _elsewhere(noise), strict=False)
+    """An English sentence, one of another language, and so on, as long as there are both."""
+    pairs = zip(sentences(text), _elsewhere(noise), strict=False)  # the shorter one decides
     return Planted(" ".join(f"{english} {other}" for english, other in pairs))
 
 

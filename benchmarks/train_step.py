@@ -205,7 +205,7 @@ def against_itself(case: Case, turns: int, compiled: bool) -> None:
         lengths = lengths_of(kind, case.batch)
         ours, short, whole = Ours(case.config), padded_length(max(lengths)), draw(case, lengths, _LONGEST)
         inputs = draw(case, lengths, short)
-        took, ratios = in_turns(lambda: ours.step(inputs), lambda: ours.step(whole), turns)  # noqa: B023 - at once
+        took, ratios = in_turns(lambda: ours.step(inputs), lambda: ours.step(whole), turns)  # noqa: B023 - called at once
         print(f"  {kind} captions: padded to {_LONGEST} / to a bucket ({short}) {told(ratios)}", flush=True)
         mean = padded_length(-(-sum(lengths) // len(lengths)))
         by_length = [pixart_flops(case.config, case.height, case.width, n).step for n in (_LONGEST, short, mean)]
@@ -215,7 +215,7 @@ def against_itself(case: Case, turns: int, compiled: bool) -> None:
         if ON_CUDA:
             packed = Ours(case.config)
             packed.model.attention = "varlen"
-            took, ratios = in_turns(lambda: packed.step(inputs), lambda: ours.step(inputs), turns)  # noqa: B023 - at once
+            took, ratios = in_turns(lambda: packed.step(inputs), lambda: ours.step(inputs), turns)  # noqa: B023 - called at once
             print(f"    padded to a bucket / packed {told(ratios)}, {rate(case, took, mean)}", flush=True)
     again = Ours(case.config)
     again.model.checkpoint_activations = True

@@ -19,7 +19,7 @@ Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
 
 # Sums may be taken in any order, without which nothing is computed side by side; NaN and infinity keep their meaning.
-_ARITHMETIC: Final = frozenset({"reassoc", "contract", "nsz", "arcp", "afn"})
+_ARITHMETIC: Final = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
 
 def is_quick(block: Tensor) -> bool:
@@ -102,7 +102,7 @@ def _weighted_sum_of(weights: Floats, v: Floats, count: int, out: Floats) -> Non
             out[d] += weights[c] * v[c, d]
 
 
-_compile: Final[Any] = numba.njit(fastmath=set(_ARITHMETIC), nogil=True, error_model="numpy")
+_compile: Final[Any] = numba.njit(fastmath=_ARITHMETIC, nogil=True, error_model="numpy")
 _scores: Final[Any] = _compile(_scores_of)
 _weighted_sum: Final[Any] = _compile(_weighted_sum_of)
 _compiled: Final[Any] = _compile(_own_columns)

@@ -166,11 +166,11 @@ def run_job(job: Job, options: JobOptions, console: Console) -> JobSummary:
             ledger = _read_ledger(job, info)
             _write_info(job, info)
             _run_due(job, options, console, summary, ledger, interruption)
-        if job.selection is not None:
-            entries = open_dataset(job.target.url, job.stage.spec.schema.kind).entries
-            summary.warnings = not_found(job.selection, entries, job.shards)
         if summary.failed:
             summary.exit_code = ExitCode.UNITS_FAILED
+        elif job.selection is not None:  # of a unit that failed nobody knows yet what it holds
+            entries = open_dataset(job.target.url, job.stage.spec.schema.kind).entries
+            summary.warnings = not_found(job.selection, entries, job.shards)
     except UserError as error:
         summary.exit_code, summary.stopped_by = error.exit_code, str(error)
     finally:

@@ -12,11 +12,14 @@ _NAMED: Final = 3
 
 
 def not_found(selection: Selection, entries: Iterable[LedgerEntry], shards: Sequence[str]) -> list[str]:
-    """A line for people on each way in which `selection` takes more than the units `entries` of `shards` had."""
+    """A line for people on each way in which `selection` takes more than the units `entries` had.
+
+    `shards` are those that the job was given; of others the dataset may have `entries` from before.
+    """
     looked_at = Counter[str]()
     for entry in entries:
         looked_at[entry.shard] += entry.rows_in - entry.rejected.get(RejectReason.NOT_SELECTED, 0)
-    given = set(shards)
+    given = {*shards, *looked_at}
     elsewhere, lacking = dict[str, int](), dict[str, int]()
     for shard in selection.shards():
         taken = len(selection.keys_of(shard))

@@ -254,7 +254,7 @@ def _numbers(column: pa.Array, where: str) -> np.ndarray[Any, np.dtype[np.float6
     """A column as float64, NaN where unknown."""
     try:
         values = pc.cast(column, pa.float64(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # a text that is no number; a type without such a cast
         raise UserError(f"{where}: {column.type}, expected numbers. Name another column with --column.") from None
     array: np.ndarray[Any, np.dtype[np.float64]] = values.fill_null(math.nan).to_numpy(zero_copy_only=False)
     return array

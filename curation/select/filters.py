@@ -57,6 +57,7 @@ def _kept(name: str, test: Range | Values | Absent, values: Any) -> tuple[_Bools
 def _among(name: str, values: Any, test: Values) -> _Bools:
     try:
         wanted = pa.array(test.values).cast(values.type)
+    # Arrow says it in three ways: values of several types, one that does not fit, a type without such a cast.
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         raise UserError(f"filter {name!r}: the column is {values.type}, and cannot be {test.values}.") from None
     return _bools(pc.is_in(values, value_set=wanted))

@@ -84,7 +84,7 @@ def test_the_sample_is_of_captions_on_which_the_rule_fires_whatever_their_order(
 def test_precision_counts_each_label_and_what_nobody_read(capsys: pytest.CaptureFixture[str]) -> None:
     texts = [f"The image shows {i} small {c[0].lower()}{c[1:]}" for i, c in enumerate(CAPTIONS[:6])]
     keys = [f"{reading.key_of(text)} stock_opening" for text in texts]
-    labels = dict(zip(keys, ["right", "right", "right", "borderline", "wrong"], strict=False))
+    labels = dict(zip(keys[:5], ["right", "right", "right", "borderline", "wrong"], strict=True))  # one is not read
     reading.print_precision(_judged(texts), labels)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("stock_opening")]
     assert line.split()[1:] == ["6", "6", "3", "(3)", "1", "(1)", "1", "(1)", "1", "(1)"]

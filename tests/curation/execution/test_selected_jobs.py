@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from curation.execution.job import JobOptions, dry_run
+from curation.execution.selected import not_found
 from schemas.errors import ExitCode, UserError
 from schemas.reading import open_dataset, read_ledger
 from schemas.selection import Selection, make_selection
@@ -101,6 +102,18 @@ def test_selected_samples_that_are_nowhere_are_told_by_every_run(copying: Any) -
 def test_a_selected_row_that_cannot_be_read_is_no_missing_one(copying: Any) -> None:
     summary = copying.run(JobOptions(max_rejected=1.0), selection=SOME, trouble={"a/k000": "reject"})
     assert (summary.rejected["corrupt"], summary.warnings) == (1, [])
+
+
+def test_of_a_unit_that_failed_nothing_is_called_missing(copying: Any) -> None:
+    summary = copying.run(JobOptions(attempts=1), selection=SOME, trouble={"a/k000": "raise"})
+    assert (summary.exit_code, summary.warnings) == (ExitCode.UNITS_FAILED, [])
+
+
+def test_shards_that_the_dataset_has_from_before_are_not_called_missing(copying: Any) -> None:
+    copying.run(selection=SOME)
+    entries = read_ledger(str(copying.out)).entries
+    assert not_found(SOME, entries, ["a"]) == []
+    assert len(not_found(SOME, [entry for entry in entries if entry.shard == "a"], ["a"])) == 1
 
 
 def test_a_selection_of_other_shards_stops_the_job_before_it_begins(copying: Any) -> None:
